@@ -1,0 +1,2 @@
+//! The tare command line.
+fn main() {}

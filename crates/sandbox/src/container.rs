@@ -1,0 +1,240 @@
+//! What a caller can ask for: one short function per verb.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxResources, Process};
+use serde::Serialize;
+
+use crate::cgroup::Driver;
+use crate::{Error, Result};
+
+/// What all commands share.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Where the state of containers is kept: `/run/tare`.
+    pub root: PathBuf,
+    /// Who makes cgroups.
+    pub cgroup_driver: Driver,
+}
+
+/// How to create a container.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    /// The bundle directory.
+    pub bundle: PathBuf,
+    /// Where to send the terminal's master side.
+    pub console_socket: Option<PathBuf>,
+    /// Where to send a pidfd of the container's init.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Where to write init's pid, without a newline.
+    pub pid_file: Option<PathBuf>,
+    /// Move the root instead of pivot_root(2): for a root on ramfs.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// How many fds after stdio the container inherits.
+    pub preserve_fds: u32,
+}
+
+/// How `run` treats the container it creates.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Return once the process runs.
+    pub detach: bool,
+    /// Keep the state after the process has ended.
+    pub keep: bool,
+    /// Do not become the subreaper of the container's orphans.
+    pub no_subreaper: bool,
+}
+
+/// How to run one more process in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions {
+    /// The process; None: the container's own process with `args`, and what else the fields below change.
+    pub process: Option<Process>,
+    /// The program and its arguments (without `process`).
+    pub args: Vec<String>,
+    /// `-t`.
+    pub tty: bool,
+    /// `--env`, appended.
+    pub env: Vec<String>,
+    /// `--cwd`.
+    pub cwd: Option<PathBuf>,
+    /// `--user`, uid and gid.
+    pub user: Option<(u32, Option<u32>)>,
+    /// `--additional-gids`.
+    pub additional_gids: Vec<u32>,
+    /// `--cap`, added.
+    pub caps: Vec<String>,
+    /// `--no-new-privs`.
+    pub no_new_privs: bool,
+    /// `--apparmor`.
+    pub apparmor: Option<String>,
+    /// `--process-label`.
+    pub process_label: Option<String>,
+    /// Return once the process runs.
+    pub detach: bool,
+    /// Where to send the terminal's master side.
+    pub console_socket: Option<PathBuf>,
+    /// Where to send a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Where to write the pid, without a newline.
+    pub pid_file: Option<PathBuf>,
+    /// How many fds after stdio the process inherits.
+    pub preserve_fds: u32,
+    /// Run even if the container is paused.
+    pub ignore_paused: bool,
+    /// `--cgroup`: a path below the container's cgroup.
+    pub cgroup: Vec<String>,
+}
+
+/// What a container is doing, as the runtime specification names it (plus `paused`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// `create` is at work.
+    Creating,
+    /// Waits for `start`.
+    Created,
+    /// The process runs.
+    Running,
+    /// The process is frozen.
+    Paused,
+    /// The process has ended.
+    Stopped,
+}
+
+/// What `state` and `list` tell of a container: runc's fields in runc's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The version of the runtime specification.
+    pub oci_version: String,
+    /// The container's name.
+    pub id: String,
+    /// init's pid on the host; 0 when stopped.
+    pub pid: i32,
+    /// What it is doing.
+    pub status: Status,
+    /// The bundle directory, absolute.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// The annotations of the configuration.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The name of the user who owns the container, empty if it has none.
+    pub owner: String,
+}
+
+impl Runtime {
+    /// Builds the container; its process waits for [`Runtime::start`].
+    ///
+    /// # Errors
+    /// What failed; nothing is left behind.
+    pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
+        let _ = (id, options);
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Creates and starts; in the foreground waits, and returns the exit code (128 + signal if killed).
+    ///
+    /// # Errors
+    /// What failed; nothing is left behind.
+    pub fn run(&self, id: &str, options: &CreateOptions, run: RunOptions) -> Result<i32> {
+        let _ = (id, options, run);
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Lets the created process go.
+    ///
+    /// # Errors
+    /// `cannot start an already running container`, `cannot start a container that has stopped`, or why exec failed.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let _ = id;
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// What the container is doing now.
+    ///
+    /// # Errors
+    /// [`Error::NotExist`], or a state that cannot be read.
+    pub fn state(&self, id: &str) -> Result<State> {
+        let _ = id;
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Every container under the root, by name; one whose state cannot be read comes as an error with its name.
+    ///
+    /// # Errors
+    /// The root cannot be read.
+    pub fn list(&self) -> Result<Vec<(String, Result<State>)>> {
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Sends `signal` to init, or with `all` to every process; `all` makes a stopped container no error.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+        let _ = (id, signal, all);
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Removes a stopped container; with `force` kills it first, and an unknown one is no error.
+    ///
+    /// # Errors
+    /// A running container without `force`; what could not be removed.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let _ = (id, force);
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Runs one more process; in the foreground waits, and returns its exit code.
+    ///
+    /// # Errors
+    /// What failed before the process ran.
+    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<i32> {
+        let _ = (id, options);
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Freezes every process.
+    ///
+    /// # Errors
+    /// A container that is not running.
+    pub fn pause(&self, id: &str) -> Result<()> {
+        let _ = id;
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Thaws every process.
+    ///
+    /// # Errors
+    /// `container not paused`.
+    pub fn resume(&self, id: &str) -> Result<()> {
+        let _ = id;
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// The pids of the container on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotExist`].
+    pub fn ps(&self, id: &str) -> Result<Vec<i32>> {
+        let _ = id;
+        Err(Error::Refused("skeleton".into()))
+    }
+
+    /// Changes the limits that `resources` names; the others stay.
+    ///
+    /// # Errors
+    /// The write that failed.
+    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+        let _ = (id, resources);
+        Err(Error::Refused("skeleton".into()))
+    }
+}

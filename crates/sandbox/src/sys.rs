@@ -1,0 +1,2 @@
+//! The only module tree with `unsafe`: one small file per man-page family.
+#![allow(unsafe_code)]
