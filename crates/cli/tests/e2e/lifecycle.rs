@@ -1,7 +1,10 @@
 //! create, start, kill, delete, run.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
+use rustix::process::Signal;
 use tare_testkit::{Bundle, Container, TempDir, host, known, wait_until};
 
 use crate::{runtime, words};
@@ -417,4 +420,60 @@ fn containers_with_different_ids_do_not_meet() {
     first.delete_force().ok();
     second.is("running");
     assert!(host::is_alive(second.pid()));
+}
+
+#[test]
+fn bad_ids_are_refused_and_nothing_outside_the_root_is_touched() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 takes `..` for an id: `delete --force ..` removes the parent of --root");
+    let bundle = Bundle::new();
+    bundle.write();
+    let canary = runtime.dir().join("canary");
+    fs::write(&canary, "").unwrap();
+    // The root itself is there, as it is on a host in use.
+    let inhabitant = runtime.container(&bundle);
+    inhabitant.create().ok();
+    let long = "x".repeat(300);
+    let bad: [&[u8]; 12] =
+        [b"", b".", b"..", b"a/b", b"/abs", b"../canary", b"a\nb", b"a b", b"\xff", b"a\xffb", b"a:b", long.as_bytes()];
+    for id in bad.map(OsStr::from_bytes) {
+        let create = runtime.raw().args(["create", "--bundle"]).arg(bundle.path()).arg(id).run();
+        create.fails(&[]);
+        for verb in [&["state"][..], &["start"], &["kill"], &["delete"], &["pause"], &["exec"]] {
+            let command = runtime.raw().args(verb).arg(id);
+            let command = if verb == ["exec"] { command.arg("true") } else { command };
+            command.run().fails(&[]);
+        }
+        // runc 1.1.5 takes a name that cannot be for one that is not there.
+        let output = runtime.raw().args(["delete", "--force"]).arg(id).run();
+        if runtime.is_tare() {
+            output.fails(&[]);
+        }
+        assert!(canary.exists() && bundle.rootfs().exists(), "{id:?}");
+        inhabitant.is("created");
+    }
+}
+
+#[test]
+fn ids_with_all_allowed_characters_work() {
+    let runtime = runtime();
+    let bundle = Bundle::new();
+    let container = Container::new(&runtime, &bundle, format!("{}-A.b_c+d-9", runtime.tag()));
+    container.up().wait_for("stopped");
+    container.delete().ok();
+}
+
+#[test]
+fn foreground_run_forwards_signals() {
+    for (signal, name) in [(Signal::TERM, "TERM"), (Signal::HUP, "HUP"), (Signal::USR1, "USR1")] {
+        let runtime = runtime();
+        known!(runtime, Crun: "1.8.1 does not forward signals in a run without a terminal");
+        let bundle = Bundle::script(&format!("trap 'exit 42' {name}; echo ready; sleep 1000 & wait"));
+        let container = runtime.container(&bundle);
+        let running = container.spawn();
+        wait_until("the trap is set", || running.stdout_so_far() == "ready\n");
+        running.signal(signal);
+        running.wait().exits(42);
+        container.is("none");
+    }
 }

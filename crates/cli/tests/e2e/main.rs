@@ -5,7 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod jail;
 mod lifecycle;
+mod mountinfo;
+mod mounts;
+mod namespaces;
+mod pod;
+mod process;
+mod rootfs;
 mod state;
 
 use tare_testkit::{Kind, Runtime};
