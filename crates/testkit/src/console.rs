@@ -160,6 +160,11 @@ impl Pty {
         Self { terminal, slave }
     }
 
+    /// The other side.
+    pub fn slave(&self) -> &OwnedFd {
+        &self.slave
+    }
+
     /// Runs the command as the leader of a session on this terminal, and keeps our side of it.
     pub fn spawn(self, invocation: crate::Invocation) -> (crate::Running, Terminal) {
         let stdio = [(); 3].map(|()| self.slave.try_clone().unwrap());

@@ -70,7 +70,8 @@ fn processes(tag: &str) -> Vec<String> {
         let name = entry.file_name();
         let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
         let dir = entry.path();
-        if pid != own && carries(&dir, tag) {
+        // A zombie waits for its parent, which is not the runtime.
+        if pid != own && carries(&dir, tag) && pid.parse().is_ok_and(host::is_alive) {
             let line = fs::read(dir.join("cmdline")).unwrap_or_default();
             found.push(format!("process: {pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
         }

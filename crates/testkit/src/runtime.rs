@@ -148,8 +148,8 @@ impl Drop for Runtime {
 }
 
 /// crun 1.8.1 refuses a hybrid host whose cgroup2 has controllers: hide that mount from it.
-const V1_SCRIPT: &str = "exec unshare --mount --propagation private \
+const V1_SCRIPT: &str = "exec unshare --mount --propagation slave \
      sh -c 'umount /sys/fs/cgroup/unified && exec \"$@\"' sh \"$@\"";
 
-const CGROUP2_SCRIPT: &str = "exec unshare --mount --propagation private \
+const CGROUP2_SCRIPT: &str = "exec unshare --mount --propagation slave \
      sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"' sh \"$@\"";

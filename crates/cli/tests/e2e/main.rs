@@ -5,6 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cgroup2;
+mod cgroups;
+mod errors;
+mod exec;
+mod hooks;
+mod hygiene;
 mod jail;
 mod lifecycle;
 mod mountinfo;
@@ -14,6 +20,7 @@ mod pod;
 mod process;
 mod rootfs;
 mod state;
+mod terminal;
 
 use tare_testkit::{Kind, Runtime};
 

@@ -61,6 +61,7 @@ fn the_last_of_two_variables_wins() {
 #[test]
 fn home_is_from_the_containers_passwd() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 sets none for a user without an entry");
     for (uid, home) in [(0, "/root"), (1000, "/home"), (4711, "/")] {
         let output = runtime.run(&Bundle::script("echo $HOME").user(uid, 0)).ok();
         assert_eq!(output.text(), home, "uid {uid}");
@@ -94,6 +95,7 @@ fn a_missing_cwd_is_made() {
 #[test]
 fn a_cwd_that_is_a_file_or_relative_is_refused() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 takes a relative cwd");
     let file = Bundle::script("echo ran").set("/process/cwd", json!("/etc/passwd"));
     assert_eq!(runtime.run(&file).fails(&["not a directory", "/etc/passwd"]).stdout, "");
     let relative = Bundle::script("echo ran").set("/process/cwd", json!("usr"));
@@ -282,7 +284,7 @@ fn a_program_that_is_not_executable_is_denied() {
 #[test]
 fn a_directory_as_the_program_is_denied() {
     let runtime = runtime();
-    runtime.run(&Bundle::new().args(["/etc"])).fails(&["permission denied", "is a directory"]);
+    runtime.run(&Bundle::new().args(["/etc"])).fails(&["permission denied", "is a directory", "operation not permitted"]);
 }
 
 #[test]
@@ -318,7 +320,7 @@ fn sysctls_of_the_host_are_refused() {
 #[test]
 fn nothing_but_stdio_is_open() {
     let runtime = runtime();
-    let bundle = Bundle::script("ls /proc/$$/fd");
+    let bundle = Bundle::script("ls /proc/$$/fd; true");
     let container = runtime.container(&bundle);
     let script = "exec \"$@\" 9</ 8</etc 7</dev/null 3</etc/hostname";
     let output = container.verb("run").arg(container.id()).through_shell(script).run().ok();
@@ -342,7 +344,7 @@ fn preserved_fds_are_these_and_no_others() {
 #[test]
 fn preserving_an_fd_that_is_not_open_is_refused() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 does not look");
+    known!(runtime, Runc: "takes an fd of its own for the one missing", Crun: "1.8.1 does not look");
     let bundle = Bundle::new();
     let container = runtime.container(&bundle);
     let script = "exec \"$@\" 3</dev/null 4<&- 5</dev/null";
@@ -386,6 +388,7 @@ fn a_large_stdin_passes_whole() {
 #[test]
 fn it_runs_with_stdio_closed() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1: fchown std stream 0: Bad file descriptor");
     let bundle = Bundle::script("touch /ran");
     for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
         let container = runtime.container(&bundle);
@@ -396,10 +399,16 @@ fn it_runs_with_stdio_closed() {
 }
 
 #[test]
-fn no_signal_is_blocked_or_ignored() {
+fn no_signal_is_blocked_and_those_ignored_are_the_callers() {
     let runtime = runtime();
-    let bundle = Bundle::script("grep -E '^Sig(Blk|Ign):' /proc/self/status | cut -f2");
-    assert_eq!(runtime.run(&bundle).ok().lines(), ["0000000000000000"; 2]);
+    let bundle = Bundle::script("grep -E '^Sig(Blk|Ign):' /proc/self/status; true");
+    let container = runtime.container(&bundle);
+    let script = "grep SigIgn: /proc/$$/status; exec \"$@\"";
+    let output = container.verb("run").arg(container.id()).through_shell(script).run().ok();
+    // glibc's own two (32, 33) do not count: posix_spawn(3) ignores them.
+    let mask = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap() & 0x7fff_ffff;
+    let masks: Vec<_> = output.lines().into_iter().map(mask).collect();
+    assert_eq!(masks[1..], [0, masks[0]], "{output}");
 }
 
 #[test]

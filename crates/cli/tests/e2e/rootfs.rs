@@ -47,7 +47,7 @@ fn the_default_devices_belong_to_a_user_namespaces_host_or_root_and_work() {
 #[test]
 fn the_dev_links_exist() {
     let runtime = runtime();
-    let output = runtime.run(&Bundle::script("cd /dev; readlink fd stdin stdout stderr ptmx")).ok();
+    let output = runtime.run(&Bundle::script("cd /dev; for n in fd stdin stdout stderr ptmx; do readlink $n; done")).ok();
     let lines = output.lines();
     assert_eq!(lines[..4], ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"]);
     assert!(["pts/ptmx", "/dev/pts/ptmx"].contains(&lines[4]), "{output}");
@@ -106,9 +106,9 @@ fn readonly_paths_can_be_read_and_not_written() {
 #[test]
 fn the_default_readonly_paths_hold() {
     let runtime = runtime();
-    let script = "echo x > /proc/sys/kernel/hostname; echo h > /proc/sysrq-trigger; mkdir /proc/sys/x; true";
+    let script = "echo x > /proc/sys/kernel/hostname; echo 1 > /proc/irq/default_smp_affinity; true";
     let output = runtime.run(&Bundle::script(script)).ok();
-    assert_eq!(output.stderr.matches("Read-only file system").count() + output.stderr.matches("nonexistent").count(), 3, "{output}");
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 2, "{output}");
     let mounts = inside(&runtime, Bundle::new());
     assert!(at(&mounts, "/proc/sys").has("ro"));
     assert!(at(&mounts, "/proc/irq").has("ro"));
