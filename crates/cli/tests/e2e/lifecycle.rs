@@ -308,6 +308,7 @@ fn an_unknown_id_does_not_exist() {
 #[test]
 fn twenty_creates_of_one_id_have_one_winner() {
     let runtime = runtime();
+    known!(runtime, Runc: "1.1.5: now and then a loser is in the winner's way");
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
     bundle.write();
