@@ -15,6 +15,7 @@ pub mod signal;
 pub mod socket;
 pub mod thread;
 pub mod tty;
+pub mod uts;
 
 use nix::errno::Errno;
 

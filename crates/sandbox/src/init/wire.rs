@@ -23,6 +23,8 @@ const HEADER_BYTES: usize = 12;
 pub enum FromStage {
     /// Stage 1 is in a new user namespace: write its id maps.
     MapIds,
+    /// Stage 1 is about to fork into a new time namespace: write its offsets.
+    SetClocks,
     /// Stage 2 exists, with this pid in the parent's pid namespace.
     Init(i32),
     /// The mounts are in place, the root is not yet `/`: run the prestart and createRuntime hooks.
@@ -123,13 +125,8 @@ impl StageEnd {
     }
 
     /// The descriptor, to keep it when others are closed.
-    pub fn into_fd(self) -> OwnedFd {
-        self.0
-    }
-
-    /// The end behind a descriptor that was kept.
-    pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+    pub fn fd_mut(&mut self) -> &mut OwnedFd {
+        &mut self.0
     }
 }
 
@@ -172,6 +169,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::SetLimits => (4, 0),
         FromStage::Ready => (5, 0),
         FromStage::Starting => (6, 0),
+        FromStage::SetClocks => (8, 0),
         FromStage::Failed(error) => {
             frame[1] = error.step().map_or(u8::MAX, |step| step as u8);
             let length = fill(&mut frame[HEADER_BYTES..], error);
@@ -208,6 +206,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
                 None => Error::Refused(message),
             })
         }
+        8 => FromStage::SetClocks,
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
@@ -266,7 +265,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=7).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=8).contains(&kind));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! close_range(2), dup3(2) onto numbers.
 
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -26,36 +26,33 @@ pub fn cloexec_from(first: u32) -> nix::Result<()> {
 /// Linux 5.9 (close_range).
 ///
 /// # Errors
-/// `EMFILE` when the limit on open files leaves no room.
-pub fn close_others<const N: usize>(preserve: u32, keep: [OwnedFd; N]) -> nix::Result<[OwnedFd; N]> {
+/// `EMFILE` when the limit on open files leaves no room; then nothing has changed.
+pub fn close_others<const N: usize>(preserve: u32, keep: [&mut OwnedFd; N]) -> nix::Result<()> {
     let first = RawFd::try_from(3 + preserve).map_err(|_| Errno::EBADF)?;
     let count = RawFd::try_from(N).map_err(|_| Errno::EINVAL)?;
     // Above the range they move to, so that no move overwrites one that has yet to move.
     let mut above = Vec::with_capacity(N);
-    for fd in keep {
-        // SAFETY: the descriptor is owned, so open; F_DUPFD_CLOEXEC takes the lowest free number wanted as an int.
-        let raised = check(unsafe {
-            libc::c_long::from(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first + count))
-        })?;
+    for fd in &keep {
+        // SAFETY: the descriptor is owned, so open; F_DUPFD_CLOEXEC takes the lowest number wanted as an int.
+        let raised = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first + count) };
+        check(libc::c_long::from(raised))?;
         // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
-        above.push(unsafe { OwnedFd::from_raw_fd(raised as RawFd) });
+        above.push(unsafe { OwnedFd::from_raw_fd(raised) });
     }
-    for (target, fd) in (first..).zip(&above) {
+    for ((target, fd), kept) in (first..).zip(&above).zip(keep) {
         // SAFETY: a target number may belong to a descriptor that is being given up, as documented.
-        check(unsafe { libc::c_long::from(libc::dup3(fd.as_raw_fd(), target, libc::O_CLOEXEC)) })?;
+        check(libc::c_long::from(unsafe { libc::dup3(fd.as_raw_fd(), target, libc::O_CLOEXEC) }))?;
+        // SAFETY: dup3 just made `target` for us, and no number is made twice.
+        let moved = unsafe { OwnedFd::from_raw_fd(target) };
+        // The old number was overwritten, or is closed below.
+        let _given_up = std::mem::replace(kept, moved).into_raw_fd();
     }
     for fd in above {
         let _closed_below = fd.into_raw_fd();
     }
+    let rest = libc::c_uint::try_from(first + count).map_err(|_| Errno::EBADF)?;
     // SAFETY: integers only. The process gives up all descriptors from here on, as documented.
-    check(unsafe { libc::syscall(libc::SYS_close_range, (first + count) as u32, u32::MAX, 0) })?;
-    let mut number = first;
-    Ok(std::array::from_fn(|_| {
-        let raw = number;
-        number += 1;
-        // SAFETY: dup3 above made `raw` for us, once per index.
-        unsafe { OwnedFd::from_raw_fd(raw) }
-    }))
+    check(unsafe { libc::syscall(libc::SYS_close_range, rest, u32::MAX, 0) }).map(drop)
 }
 
 /// Whether descriptor `number` is open.
@@ -81,4 +78,22 @@ pub fn become_stdio(fd: &OwnedFd, number: RawFd) -> nix::Result<()> {
     debug_assert!((0..3).contains(&number));
     // SAFETY: stdio is owned by nobody in this crate; replacing what it refers to is the purpose.
     check(libc::c_long::from(unsafe { libc::dup2(fd.as_raw_fd(), number) })).map(drop)
+}
+
+/// Descriptor 0, which may be closed: then calls on it fail with `EBADF`.
+pub fn stdin() -> BorrowedFd<'static> {
+    // SAFETY: stdio is open for the life of the process, or closed for all of it (main opens what its caller closed).
+    unsafe { BorrowedFd::borrow_raw(0) }
+}
+
+/// Descriptor 1; as [`stdin`].
+pub fn stdout() -> BorrowedFd<'static> {
+    // SAFETY: as for stdin.
+    unsafe { BorrowedFd::borrow_raw(1) }
+}
+
+/// Descriptor 2; as [`stdin`].
+pub fn stderr() -> BorrowedFd<'static> {
+    // SAFETY: as for stdin.
+    unsafe { BorrowedFd::borrow_raw(2) }
 }
