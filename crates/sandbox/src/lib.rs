@@ -6,6 +6,8 @@
 pub mod cgroup;
 pub mod container;
 pub mod error;
+pub mod plan;
+pub mod rootfs;
 pub mod step;
 pub mod sys;
 
