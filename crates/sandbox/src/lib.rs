@@ -5,12 +5,16 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod console;
 pub mod container;
 pub mod error;
+pub mod foreground;
 pub mod hook;
 pub mod init;
 pub mod plan;
 pub mod procfs;
+pub mod rootfs;
+pub mod seal;
 pub mod step;
 pub mod store;
 pub mod sys;
