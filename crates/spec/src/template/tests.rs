@@ -1,0 +1,52 @@
+use std::process::Command;
+
+use super::*;
+
+/// What `runc spec` writes, brought to what runc of today writes; None if there is no runc.
+fn runc_spec(arguments: &[&str]) -> Option<Value> {
+    let dir = std::env::temp_dir().join(format!("tare-template-{}-{}", std::process::id(), arguments.len()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let run = Command::new("runc").arg("spec").args(arguments).arg("--bundle").arg(&dir).output();
+    let text = std::fs::read(dir.join("config.json"));
+    std::fs::remove_dir_all(&dir).unwrap();
+    if run.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        eprintln!("SKIP: runc is not installed, `spec` is not compared with it");
+        return None;
+    }
+    let mut document: Value = serde_json::from_slice(&text.unwrap()).unwrap();
+    // Its own version and name.
+    document["ociVersion"] = OCI_VERSION.into();
+    document["hostname"] = "tare".into();
+    // Before 1.2 there was an ambient set, before 1.1.2 an inheritable one.
+    let capabilities = document["process"]["capabilities"].as_object_mut().unwrap();
+    capabilities.remove("ambient");
+    capabilities.remove("inheritable");
+    let masked = document["linux"]["maskedPaths"].as_array_mut().unwrap();
+    // Since 1.4.
+    if !masked.iter().any(|path| path == "/sys/devices/virtual/tpm") {
+        masked.push("/sys/devices/virtual/tpm".into());
+    }
+    Some(document)
+}
+
+#[test]
+fn the_document_means_what_that_of_runc_means() {
+    let Some(expected) = runc_spec(&[]) else { return };
+    assert_eq!(document(Cgroups::of_host()), expected);
+}
+
+#[test]
+fn the_rootless_document_too() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(expected) = runc_spec(&["--rootless"]) else { return };
+    let own = std::fs::metadata("/proc/self").unwrap();
+    assert_eq!(rootless_document(Cgroups::of_host(), own.uid(), own.gid()), expected);
+}
+
+#[test]
+fn the_documents_survive_oci_spec() {
+    for document in [document(Cgroups::Unified), rootless_document(Cgroups::Legacy, 1, 2)] {
+        let spec = spec(document.clone()).unwrap();
+        assert_eq!(serde_json::to_value(spec).unwrap(), document);
+    }
+}
