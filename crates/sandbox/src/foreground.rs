@@ -171,8 +171,8 @@ impl Terminal {
                 Ok(0) | Err(Errno::EAGAIN | Errno::EIO) => return Ok(()), // EIO: nobody has the other side open
                 Ok(count) if self.output_open => {
                     // A reader that left must not end the container.
-                    self.output_open = std::io::stdout().write_all(&chunk[..count]).is_ok()
-                        && std::io::stdout().flush().is_ok();
+                    self.output_open =
+                        std::io::stdout().write_all(&chunk[..count]).is_ok() && std::io::stdout().flush().is_ok();
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).call(|| "read(ptmx)"),

@@ -31,9 +31,7 @@ const QUOTED_BYTES: usize = 400;
 /// The first that cannot be run, exits non-zero, or runs into its timeout; the rest are not run.
 pub fn run_all(step: Step, hooks: &[Hook], state: &[u8]) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run(hook, state)
-            .during(|| format!("error running {step} hook #{index}: {:?}", hook.path()))
-            .at(step)?;
+        run(hook, state).during(|| format!("error running {step} hook #{index}: {:?}", hook.path())).at(step)?;
     }
     Ok(())
 }
@@ -79,12 +77,7 @@ fn run(hook: &Hook, state: &[u8]) -> Result<()> {
 }
 
 /// Feeds the state and collects output until the hook itself ends. False: the deadline passed first.
-fn converse(
-    child: &mut Child,
-    pid: Pid,
-    mut state: &[u8],
-    deadline: Option<Instant>,
-) -> Result<(bool, Vec<u8>)> {
+fn converse(child: &mut Child, pid: Pid, mut state: &[u8], deadline: Option<Instant>) -> Result<(bool, Vec<u8>)> {
     let pidfd = pidfd_open(pid).call(|| format!("pidfd_open({pid})"))?;
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take();

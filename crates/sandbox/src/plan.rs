@@ -151,12 +151,13 @@ impl Plan {
         let linux = spec.linux().as_ref().ok_or_else(|| Error::Refused("linux: required".into()))?;
         let namespaces = namespaces::NamespacePlan::new(linux.namespaces().as_deref().unwrap_or_default());
         let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
-        let rootfs_propagation = match linux.rootfs_propagation().as_deref() {
-            None | Some("") => None,
-            Some(name) => Some(mounts::Propagation::parse(name).ok_or_else(|| {
-                Error::Refused(format!("linux.rootfsPropagation: unknown propagation \"{name}\""))
-            })?),
-        };
+        let rootfs_propagation =
+            match linux.rootfs_propagation().as_deref() {
+                None | Some("") => None,
+                Some(name) => Some(mounts::Propagation::parse(name).ok_or_else(|| {
+                    Error::Refused(format!("linux.rootfsPropagation: unknown propagation \"{name}\""))
+                })?),
+            };
         let plan = Self {
             id_mappings: IdMappings {
                 uid: linux.uid_mappings().clone().unwrap_or_default(),

@@ -32,7 +32,7 @@ mod pivot;
 mod tree;
 
 pub use bind::clone_source;
-pub use device::HowDevices;
+pub use device::{HowDevices, open_own_ptmx};
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
@@ -100,6 +100,14 @@ impl Root {
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
         let (read_only_later, dev_is_bind) = Default::default();
         Ok(Self { fd, identity, host_may_see, read_only_later, dev_is_bind })
+    }
+
+    /// Makes the root the working directory, for hooks that run before it is entered.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn change_to(&self) -> Result<()> {
+        nix::unistd::fchdir(&self.fd).call(|| "fchdir(rootfs)")
     }
 
     /// Whether `target` is the root itself, reached by some symbolic link.

@@ -14,10 +14,12 @@ use std::os::unix::ffi::OsStringExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::statfs::{FsFlags, statfs};
+use nix::sys::statfs::statfs;
+use nix::sys::statvfs::FsFlags;
 
 use crate::error::CallContext;
 use crate::sys::exec::execveat;
+use crate::sys::mount::{MountAttr, Recursion, mount_setattr, open_tree_clone_host};
 use crate::{Error, Result};
 
 const SELF: &str = "/proc/self/exe";
@@ -65,7 +67,10 @@ fn is_sealed() -> Result<bool> {
 }
 
 fn read_only_mount() -> nix::Result<OwnedFd> {
-    crate::sys::mount::read_only_clone(SELF)
+    let tree = open_tree_clone_host(c"/proc/self/exe", Recursion::Top)?;
+    let read_only = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(tree.as_fd(), Recursion::Top, &read_only)?;
+    Ok(tree)
 }
 
 fn sealed_copy() -> Result<OwnedFd> {

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
@@ -263,9 +264,10 @@ impl Entry {
     ///
     /// # Errors
     /// It is missing, or cannot be read.
-    pub fn config(&self) -> Result<Vec<u8>> {
-        self.read("config.json")?
-            .ok_or_else(|| Error::Refused(format!("{:?}: no such file", self.path.join("config.json"))))
+    pub fn spec(&self) -> Result<Spec> {
+        let path = self.path.join("config.json");
+        let text = self.read("config.json")?.ok_or_else(|| Error::Refused(format!("{path:?}: no such file")))?;
+        Ok(tare_spec::decode::spec(&path, &text)?)
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -286,8 +288,7 @@ impl Entry {
         let file = openat(&self.dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))
             .call(|| format!("open({:?})", self.path.join(&temporary)))?;
         File::from(file).write_all(bytes).call(|| format!("write({:?})", self.path.join(&temporary)))?;
-        renameat(&self.dir, temporary.as_str(), &self.dir, name)
-            .call(|| format!("rename({:?})", self.path.join(name)))
+        renameat(&self.dir, temporary.as_str(), &self.dir, name).call(|| format!("rename({:?})", self.path.join(name)))
     }
 }
 

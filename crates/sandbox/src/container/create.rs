@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::SystemTime;
 
 use nix::unistd::Pid;
@@ -13,8 +14,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Ready};
-use crate::init::{Inherited, fifo};
+use crate::init::parent::{self, Asked, Ready};
+use crate::init::{Inherited, fifo, stage1};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::step::Step;
@@ -24,7 +25,7 @@ use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, console, hook, rootfs, sys};
 
 /// Where the master side of the container's terminal goes.
-enum Terminal {
+pub(super) enum Terminal {
     None,
     /// To a client's socket: (the stage's end).
     Client(OwnedFd),
@@ -80,11 +81,9 @@ impl Runtime {
                 return Err(error);
             }
         };
-        if let Err(error) = hook::run_all(
-            Step::Poststart,
-            &plan.hooks.poststart,
-            &plan.hook_state.json(Status::Running, init.as_raw()),
-        ) {
+        if let Err(error) =
+            hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
+        {
             end_child(init);
             undo(locked, cgroup.as_ref(), &plan);
             return Err(error);
@@ -110,7 +109,8 @@ impl Runtime {
         let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
         let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
         check_preserved(options.preserve_fds)?;
-        let terminal = open_terminal(&plan, options, detach).at(Step::Console)?;
+        let terminal =
+            open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
         let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
 
@@ -134,7 +134,8 @@ impl Runtime {
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let inherited = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
-            parent::build(&plan, inherited, cgroup.clone_target()?)
+            let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan) };
+            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, inherited, wire))
         })();
         let announced = built.and_then(|ready| {
             announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
@@ -156,13 +157,14 @@ enum Waits {
     OnWire,
 }
 
+/// Whether the command returns while the process runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Detach {
+pub(super) enum Detach {
     Yes,
     No,
 }
 
-fn check_preserved(count: u32) -> Result<()> {
+pub(super) fn check_preserved(count: u32) -> Result<()> {
     for number in (3..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
         if !sys::fd::is_open(number) {
             return Err(Error::Refused(format!("--preserve-fds {count}: descriptor {number} is not open")));
@@ -172,8 +174,8 @@ fn check_preserved(count: u32) -> Result<()> {
     Ok(())
 }
 
-fn open_terminal(plan: &Plan, options: &CreateOptions, detach: Detach) -> Result<Terminal> {
-    match (&options.console_socket, plan.process.terminal, detach) {
+pub(super) fn open_terminal(wanted: bool, console_socket: Option<&Path>, detach: Detach) -> Result<Terminal> {
+    match (console_socket, wanted, detach) {
         (Some(path), true, Detach::Yes) => {
             console::connect_to(path).map(Terminal::Client).during(|| "--console-socket")
         }
@@ -188,7 +190,7 @@ fn open_terminal(plan: &Plan, options: &CreateOptions, detach: Detach) -> Result
     }
 }
 
-fn cgroups_path(bundle: &Bundle) -> Option<&std::path::Path> {
+fn cgroups_path(bundle: &Bundle) -> Option<&Path> {
     bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
@@ -202,10 +204,7 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> R
         annotations: plan.hook_state.annotations.clone(),
         cgroup,
         own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
-        hooks: RecordedHooks {
-            poststart: !plan.hooks.poststart.is_empty(),
-            poststop: !plan.hooks.poststop.is_empty(),
-        },
+        hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
     }
 }
 

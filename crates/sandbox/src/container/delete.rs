@@ -113,7 +113,7 @@ fn await_end(init: Init) -> Result<()> {
 }
 
 fn poststop_hooks(locked: &Locked) -> Result<Vec<Hook>> {
-    let spec = tare_spec::decode(&locked.config()?, &locked.path().join("config.json"))?;
+    let spec = locked.spec()?;
     Ok(HookPlan::new(&spec).poststop)
 }
 

@@ -1,10 +1,10 @@
 //! `start`.
 
 use super::{Runtime, Status, deadline, delete};
+use crate::error::Context;
 use crate::init::fifo;
 use crate::plan::HookPlan;
 use crate::step::Step;
-use crate::error::Context;
 use crate::store::unlink_if_there;
 use crate::{Error, Result, cgroup, hook};
 
@@ -29,7 +29,7 @@ impl Runtime {
         if !record.hooks.poststart {
             return Ok(());
         }
-        let spec = tare_spec::decode(&locked.config()?, &locked.path().join("config.json"))?;
+        let spec = locked.spec()?;
         let pid = locked.init()?.map_or(0, |init| init.pid.as_raw());
         let state = delete::hook_state(&record).json(Status::Running, pid);
         hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state)

@@ -11,14 +11,121 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
 use nix::unistd::{Pid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
 
+use super::fifo::ExecFifo;
+use super::stage_failed;
+use super::wire::{FromStage, StageEnd, ToStage};
 use crate::error::{CallContext, Context};
 use crate::plan::process::{ProcessPlan, Rlimit};
 use crate::step::Step;
-use crate::sys;
+use crate::sys::{self, exec::exit_child};
 use crate::{Error, Result};
 
 /// How much of the container's `/etc/passwd` is looked at.
 const PASSWD_BYTES: u64 = 1 << 20;
+
+/// Whether the process is in a user namespace that is not the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// It is: only the parent may raise limits.
+    Own,
+    /// It is not.
+    Host,
+}
+
+impl UserNamespace {
+    /// From a plain answer.
+    pub fn of(own: bool) -> Self {
+        if own { Self::Own } else { Self::Host }
+    }
+}
+
+/// A process that has become all that the configuration describes, but for its program.
+#[derive(Debug)]
+pub struct Prepared {
+    program: CString,
+    env: Vec<CString>,
+    listener: Listener,
+}
+
+/// Who hears of a failure: the parent over the wire, or `start` over the fifo.
+#[derive(Debug)]
+enum Listener {
+    Parent(StageEnd),
+    Starter(ExecFifo),
+}
+
+/// Becomes the process that the configuration describes, but for its program, and waits for the word.
+///
+/// # Errors
+/// What failed, with the wire to report it on.
+pub fn become_process(
+    process: &ProcessPlan,
+    user_namespace: UserNamespace,
+    preserve_fds: u32,
+    mut fifo: Option<ExecFifo>,
+    mut wire: StageEnd,
+) -> Result<Prepared, (StageEnd, Error)> {
+    let mut ready = || {
+        // Before the working directory is entered: no descriptor of the host may be a way out (CVE-2024-21626). And
+        // before the limits, which may leave no room to move one.
+        match &mut fifo {
+            Some(fifo) => sys::fd::close_others(preserve_fds, [wire.fd_mut(), fifo.fd_mut()]),
+            None => sys::fd::close_others(preserve_fds, [wire.fd_mut()]),
+        }
+        .call(|| "close_range()")
+        .at(Step::Credentials)?;
+        match user_namespace {
+            _ if process.rlimits.is_empty() => {}
+            UserNamespace::Own => wire.ask(&FromStage::SetLimits).map(drop)?,
+            UserNamespace::Host => set_rlimits(Pid::from_raw(0), &process.rlimits)?,
+        }
+        let mut env = process.env.clone();
+        add_home(&mut env, process.uid);
+        become_user(process).at(Step::Credentials)?;
+        let program = find_program(&process.args[0], &env).at(Step::FindProgram)?;
+        Ok((program, env, wire.ask(&FromStage::Ready)?))
+    };
+    match (ready(), fifo) {
+        (Ok((program, env, ToStage::AwaitStart)), Some(fifo)) => {
+            Ok(Prepared { program, env, listener: Listener::Starter(fifo) })
+        }
+        (Ok((program, env, _)), _) => Ok(Prepared { program, env, listener: Listener::Parent(wire) }),
+        (Err(error), _) => Err((wire, error)),
+    }
+}
+
+impl Prepared {
+    /// Waits for `start`, if that is who gives the word.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn await_start(&self) -> Result<()> {
+        let Listener::Starter(fifo) = &self.listener else { return Ok(()) };
+        sys::signal::exit_when_asked().call(|| "sigaction()")?;
+        fifo.wait()
+    }
+
+    /// Replaces the process by the program. Returns only on failure.
+    pub fn execute(&self, process: &ProcessPlan) -> Error {
+        if let Err(error) = sys::signal::reset().call(|| "sigaction()") {
+            return error;
+        }
+        let errno = sys::exec::execve(&self.program, &process.args, &self.env);
+        Error::call(format!("exec \"{}\"", self.program.to_string_lossy()), errno)
+    }
+
+    /// Reports a failure, and ends the process.
+    pub fn fail(&self, error: Error) -> ! {
+        match &self.listener {
+            Listener::Parent(wire) => stage_failed(wire, error),
+            Listener::Starter(fifo) => {
+                // A `start` that is gone cannot be told.
+                let _gone = fifo.send(&FromStage::Failed(error));
+                exit_child(1)
+            }
+        }
+    }
+}
 
 /// Sets the resource limits of process `pid`; 0 is the caller.
 ///
@@ -38,7 +145,7 @@ pub fn set_rlimits(pid: Pid, rlimits: &[Rlimit]) -> Result<()> {
 ///
 /// # Errors
 /// The call that failed.
-pub fn become_user(process: &ProcessPlan, may_setgroups: bool) -> Result<()> {
+fn become_user(process: &ProcessPlan) -> Result<()> {
     umask(Mode::from_bits_truncate(process.umask));
     give_stdio(process.uid)?;
     // Here with the privilege to enter any directory, below once more as the user.
@@ -46,11 +153,9 @@ pub fn become_user(process: &ProcessPlan, may_setgroups: bool) -> Result<()> {
     // While CAP_SETPCAP is in force.
     process.capabilities.limit_bounding()?;
     nix::sys::prctl::set_keepcaps(true).call(|| "prctl(PR_SET_KEEPCAPS)")?;
-    if may_setgroups {
-        setgroups(&process.additional_gids).call(|| format!("setgroups({:?})", process.additional_gids))?;
-    } else if !process.additional_gids.is_empty() {
-        return Err(Error::Refused("process.user.additionalGids: setgroups is denied in this user namespace".into()));
-    }
+    setgroups(&process.additional_gids)
+        .call(|| format!("setgroups({:?})", process.additional_gids))
+        .during(|| "process.user.additionalGids")?;
     setresgid(process.gid, process.gid, process.gid)
         .call(|| format!("setresgid({})", process.gid))
         .during(|| "process.user.gid")?;
@@ -141,7 +246,7 @@ fn stdio(number: i32) -> BorrowedFd<'static> {
 }
 
 /// Adds HOME when the environment has none, from the container's `/etc/passwd`, else `/`.
-pub fn add_home(env: &mut Vec<CString>, uid: Uid) {
+fn add_home(env: &mut Vec<CString>, uid: Uid) {
     let is_home = |variable: &CString| variable.as_bytes().starts_with(b"HOME=");
     if env.iter().any(|variable| is_home(variable) && variable.as_bytes().len() > 5) {
         return;
@@ -172,7 +277,7 @@ fn home_of(uid: Uid) -> Option<Vec<u8>> {
 /// # Errors
 /// The texts of runc, which clients match: `executable file not found in $PATH`, `no such file or directory`,
 /// `permission denied`.
-pub fn find_program(name: &CStr, env: &[CString]) -> Result<CString> {
+fn find_program(name: &CStr, env: &[CString]) -> Result<CString> {
     let shown = name.to_string_lossy();
     let refuse = |why: &str| Error::Refused(format!("exec: \"{shown}\": {why}"));
     if name.to_bytes().contains(&b'/') {
@@ -199,7 +304,8 @@ pub fn find_program(name: &CStr, env: &[CString]) -> Result<CString> {
 }
 
 fn executable(path: &Path) -> nix::Result<()> {
-    let metadata = std::fs::metadata(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+    let metadata =
+        std::fs::metadata(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     let typ = metadata.file_type();
     if typ.is_dir() {
         return Err(Errno::EISDIR);
@@ -208,22 +314,7 @@ fn executable(path: &Path) -> nix::Result<()> {
         return Err(Errno::EACCES);
     }
     // The user's own right, with the effective ids.
-    nix::unistd::faccessat(
-        nix::fcntl::AT_FDCWD,
-        path,
-        nix::unistd::AccessFlags::X_OK,
-        nix::fcntl::AtFlags::AT_EACCESS,
-    )
-}
-
-/// Replaces the process by the program. Returns only on failure.
-pub fn execute(program: &CStr, process: &ProcessPlan, env: &[CString]) -> Error {
-    if let Err(error) = sys::signal::reset().call(|| "sigaction()") {
-        return error;
-    }
-    let errno = sys::exec::execve(program, &process.args, env);
-    let shown = program.to_string_lossy();
-    Error::call(format!("exec \"{shown}\""), errno)
+    nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, nix::unistd::AccessFlags::X_OK, nix::fcntl::AtFlags::AT_EACCESS)
 }
 
 #[cfg(test)]

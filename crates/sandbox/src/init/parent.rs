@@ -1,20 +1,24 @@
 //! The runtime's own part: forks stage 1, answers what the stages ask, and cleans up after them when they fail.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::wire::{self, FromStage, ParentEnd, ToStage};
-use super::{Inherited, finish, stage1};
+use super::finish;
+use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
+use crate::plan::process::Rlimit;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
+use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, hook};
 
 /// A container whose init is ready to execute its program, and waits for a word.
@@ -25,21 +29,27 @@ pub struct Ready {
     wire: ParentEnd,
 }
 
-/// Forks the stages and serves them until init is ready.
+/// Forks a stage, into the cgroup2 directory if one is given, and serves it and its child until that is ready.
 ///
 /// # Errors
 /// What a stage or a hook reports; then no process is left.
-pub fn build(plan: &Plan, inherited: Inherited, cgroup: Option<std::os::fd::OwnedFd>) -> Result<Ready> {
+#[expect(unreachable_code, reason = "a stage never returns, which the match on its value says in types")]
+pub fn build(
+    proof: SingleThreaded,
+    cgroup: Option<OwnedFd>,
+    asked: Asked<'_>,
+    stage: impl FnOnce(StageEnd) -> Infallible,
+) -> Result<Ready> {
     let (wire, stage_end) = wire::pair()?;
-    let into = cgroup.as_ref().map(std::os::fd::AsFd::as_fd);
-    let side = clone3(inherited.single_threaded, 0, into).call(|| "clone3()").at(Step::Fork)?;
+    let side = clone3(proof, 0, cgroup.as_ref().map(AsFd::as_fd)).call(|| "clone3()").at(Step::Fork)?;
     let Side::Parent(stage1) = side else {
-        drop(wire);
-        stage1::run(plan, inherited, stage_end)
+        // Ours must be the only copy of the parent's end: closing it is how stages learn of our death.
+        drop((wire, cgroup));
+        match stage(stage_end) {}
     };
-    // Ours must be the only copy of the parent's end, and the stages' the only ones of theirs.
-    drop((stage_end, inherited, cgroup));
-    let mut build = Build { plan, wire, stage1: Some(stage1), init: None };
+    // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
+    drop((stage_end, stage, cgroup));
+    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire }),
         Err(error) => {
@@ -49,8 +59,23 @@ pub fn build(plan: &Plan, inherited: Inherited, cgroup: Option<std::os::fd::Owne
     }
 }
 
+/// What the stages may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The limits to set on init.
+    pub rlimits: &'a [Rlimit],
+    /// The container to be; None for a process that enters one that exists.
+    pub plan: Option<&'a Plan>,
+}
+
+impl<'a> Asked<'a> {
+    fn plan(&self) -> Result<&'a Plan> {
+        self.plan.ok_or_else(|| Error::Refused("a frame that belongs to create alone".into()))
+    }
+}
+
 struct Build<'a> {
-    plan: &'a Plan,
+    asked: Asked<'a>,
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
@@ -69,7 +94,7 @@ impl Build<'_> {
                     continue;
                 }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
-                Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, &self.plan.process.rlimits)?,
+                Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, self.asked.rlimits)?,
                 Some(FromStage::Ready) => return self.init(),
                 Some(FromStage::Failed(error)) => return Err(error),
                 Some(FromStage::Starting) => return Err(Error::Refused("init started unasked".into())),
@@ -104,7 +129,7 @@ impl Build<'_> {
     /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
     fn map_ids(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
-        let maps = &self.plan.id_mappings;
+        let maps = &self.asked.plan()?.id_mappings;
         for (file, field, mappings) in
             [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
         {
@@ -116,14 +141,15 @@ impl Build<'_> {
 
     fn set_clocks(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
-        write_once(&format!("/proc/{stage1}/timens_offsets"), self.plan.time_offsets.as_bytes())
+        write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
             .during(|| "linux.timeOffsets")
     }
 
     fn run_hooks(&mut self) -> Result<()> {
-        let state = self.plan.hook_state.json(Status::Creating, self.init()?.as_raw());
-        hook::run_all(Step::Prestart, &self.plan.hooks.prestart, &state)?;
-        hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, &state)
+        let plan = self.asked.plan()?;
+        let state = plan.hook_state.json(Status::Creating, self.init()?.as_raw());
+        hook::run_all(Step::Prestart, &plan.hooks.prestart, &state)?;
+        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state)
     }
 
     /// Why all stages are gone without a word.

@@ -7,50 +7,36 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::unistd::{Pid, sethostname, setsid};
+use nix::unistd::{sethostname, setsid};
 use oci_spec::runtime::LinuxNamespaceType;
 
-use super::fifo::ExecFifo;
-use super::wire::{FromStage, StageEnd, ToStage};
-use super::{Inherited, finish, stage_failed};
+use super::finish::{self, Prepared};
+use super::wire::{FromStage, StageEnd};
+use super::{Inherited, stage_failed};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::rootfs::{self, CgroupNamespace, Enter, HowDevices, MountEnv, MountNamespace, Root};
 use crate::step::Step;
-use crate::sys::{self, exec::exit_child};
+use crate::sys;
 use crate::{Error, Result, console, hook};
-
-/// Who hears of a failure: the parent over the wire, or `start` over the fifo.
-enum Listener {
-    Parent(StageEnd),
-    Starter(ExecFifo),
-}
 
 /// Runs stage 2. It ends as the container's program.
 pub fn run(plan: &Plan, inherited: Inherited, wire: StageEnd) -> ! {
-    let (program, env, listener) = match prepare(plan, inherited, wire) {
-        Ok(prepared) => prepared,
-        Err((wire, error)) => stage_failed(&wire, error),
-    };
-    let Err(error) = launch(plan, &program, &env, &listener);
-    match listener {
-        Listener::Parent(wire) => stage_failed(&wire, error),
-        Listener::Starter(fifo) => {
-            // A `start` that is gone cannot be told.
-            let _gone = fifo.send(&FromStage::Failed(error));
-            exit_child(1)
+    match prepare(plan, inherited, wire) {
+        Ok(prepared) => {
+            let Err(error) = launch(plan, &prepared);
+            prepared.fail(error)
         }
+        Err((wire, error)) => stage_failed(&wire, error),
     }
 }
-
-type Prepared = (CString, Vec<CString>, Listener);
 
 /// Everything up to the word to start.
 fn prepare(plan: &Plan, inherited: Inherited, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
     let Inherited { procfs, sources, console, fifo, cgroup, .. } = inherited;
     let built = (|| {
-        begin_session(plan).at(Step::Session)?;
+        begin_session(plan.keyring.as_deref()).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
         }
@@ -76,13 +62,15 @@ fn prepare(plan: &Plan, inherited: Inherited, wire: StageEnd) -> Result<Prepared
     if let Err(error) = built {
         return Err((wire, error));
     }
-    become_process(plan, fifo, wire)
+    let user_namespace = finish::UserNamespace::of(plan.namespaces.has(LinuxNamespaceType::User));
+    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire)
 }
 
-fn begin_session(plan: &Plan) -> Result<()> {
+/// A session of its own, and a session keyring unless the caller's is to be kept.
+pub(super) fn begin_session(keyring: Option<&str>) -> Result<()> {
     setsid().call(|| "setsid()")?;
-    let Some(name) = &plan.keyring else { return Ok(()) };
-    let name = CString::new(name.as_str()).map_err(|_| Error::Refused("keyring: name with a NUL byte".into()))?;
+    let Some(name) = keyring else { return Ok(()) };
+    let name = CString::new(name).map_err(|_| Error::Refused("keyring: name with a NUL byte".into()))?;
     match sys::keyring::join_session_keyring(&name) {
         // A kernel without keyrings, or a filter around us: nothing of the caller's is shared then either way.
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
@@ -93,29 +81,26 @@ fn begin_session(plan: &Plan) -> Result<()> {
 /// The root with everything mounted in it.
 fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup::Location) -> Result<Root> {
     let has = |typ| plan.namespaces.has(typ);
-    let namespace = if plan.namespaces.has(LinuxNamespaceType::Mount) {
-        MountNamespace::New
-    } else {
-        MountNamespace::Inherited
-    };
+    let namespace =
+        if plan.namespaces.has(LinuxNamespaceType::Mount) { MountNamespace::New } else { MountNamespace::Inherited };
     let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace).at(Step::AttachRoot)?;
     let env = MountEnv {
         cgroup: &cgroup.directories,
-        cgroup_namespace: if has(LinuxNamespaceType::Cgroup) { CgroupNamespace::Private } else { CgroupNamespace::Host },
+        cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
+            CgroupNamespace::Private
+        } else {
+            CgroupNamespace::Host
+        },
         label: None,
     };
     let mut sources = sources.into_iter();
     for mount in &plan.mounts {
         root.mount(mount, sources.next().flatten(), &env).at(Step::Mount)?;
     }
-    let dev_is_the_hosts =
-        plan.mounts.iter().any(|mount| mount.is_bind() && mount.destination == Path::new("/dev"));
-    if !dev_is_the_hosts {
-        // mknod(2) takes a privilege over the initial user namespace.
-        let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };
-        root.make_devices(&plan.devices, how).at(Step::Devices)?;
-        root.make_dev_links().at(Step::Devices)?;
-    }
+    // mknod(2) takes a privilege over the initial user namespace.
+    let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };
+    root.make_devices(&plan.devices, how).at(Step::Devices)?;
+    root.make_dev_links().at(Step::Devices)?;
     Ok(root)
 }
 
@@ -125,7 +110,7 @@ fn run_hooks_before_pivot(plan: &Plan, root: &Root, wire: &StageEnd) -> Result<(
     }
     if !plan.hooks.create_container.is_empty() {
         let own = nix::unistd::getpid().as_raw();
-        nix::unistd::fchdir(root.as_fd()).call(|| "fchdir(root)")?;
+        root.change_to()?;
         hook::run_all(
             Step::CreateContainer,
             &plan.hooks.create_container,
@@ -185,65 +170,18 @@ fn seal_root(plan: &Plan, null: OwnedFd) -> Result<()> {
     if !plan.namespaces.has(LinuxNamespaceType::Mount) {
         return Ok(());
     }
-    rootfs::set_root_propagation(plan.rootfs_propagation)?;
+    plan.rootfs_propagation.map_or(Ok(()), rootfs::set_root_propagation)?;
     rootfs::read_only_paths(&plan.read_only_paths)?;
-    rootfs::mask_paths(&plan.masked_paths, null.as_fd())?;
+    rootfs::mask_paths(&plan.masked_paths, null)?;
     if plan.read_only_root { rootfs::read_only_root() } else { Ok(()) }
 }
 
-/// Resource limits may lower ours: after all that opens files. In a user namespace only the parent may raise them.
-fn limit(plan: &Plan, wire: &StageEnd) -> Result<()> {
-    if plan.process.rlimits.is_empty() {
-        Ok(())
-    } else if plan.namespaces.has(LinuxNamespaceType::User) {
-        wire.ask(&FromStage::SetLimits).map(drop)
-    } else {
-        finish::set_rlimits(Pid::from_raw(0), &plan.process.rlimits)
-    }
-}
-
-/// Becomes the process that the configuration describes, but for its program, and waits for the word.
-fn become_process(
-    plan: &Plan,
-    mut fifo: Option<ExecFifo>,
-    mut wire: StageEnd,
-) -> Result<Prepared, (StageEnd, Error)> {
-    let mut ready = || {
-        // Before the working directory is entered: no descriptor of the host may be a way out (CVE-2024-21626). And
-        // before the limits, which may leave no room to move one.
-        match &mut fifo {
-            Some(fifo) => sys::fd::close_others(plan.preserve_fds, [wire.fd_mut(), fifo.fd_mut()]),
-            None => sys::fd::close_others(plan.preserve_fds, [wire.fd_mut()]),
-        }
-        .call(|| "close_range()")
-        .at(Step::Credentials)?;
-        limit(plan, &wire)?;
-        let mut env = plan.process.env.clone();
-        finish::add_home(&mut env, plan.process.uid);
-        finish::become_user(&plan.process, true).at(Step::Credentials)?;
-        let program = finish::find_program(&plan.process.args[0], &env).at(Step::FindProgram)?;
-        Ok((program, env, wire.ask(&FromStage::Ready)?))
-    };
-    match (ready(), fifo) {
-        (Ok((program, env, ToStage::AwaitStart)), Some(fifo)) => Ok((program, env, Listener::Starter(fifo))),
-        (Ok((program, env, _)), _) => Ok((program, env, Listener::Parent(wire))),
-        (Err(error), _) => Err((wire, error)),
-    }
-}
-
 /// From the word to start to the program. Returns only on failure.
-fn launch(plan: &Plan, program: &CString, env: &[CString], listener: &Listener) -> Result<Infallible> {
-    if let Listener::Starter(fifo) = listener {
-        sys::signal::exit_when_asked().call(|| "sigaction()").at(Step::AwaitStart)?;
-        fifo.wait().at(Step::AwaitStart)?;
-    }
+fn launch(plan: &Plan, prepared: &Prepared) -> Result<Infallible> {
+    prepared.await_start().at(Step::AwaitStart)?;
     if !plan.hooks.start_container.is_empty() {
         let own = nix::unistd::getpid().as_raw();
-        hook::run_all(
-            Step::StartContainer,
-            &plan.hooks.start_container,
-            &plan.hook_state.json(Status::Created, own),
-        )?;
+        hook::run_all(Step::StartContainer, &plan.hooks.start_container, &plan.hook_state.json(Status::Created, own))?;
     }
-    Err(finish::execute(program, &plan.process, env)).at(Step::Exec)
+    Err(prepared.execute(&plan.process)).at(Step::Exec)
 }

@@ -88,9 +88,9 @@ impl ProcessPlan {
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
-            console_size: process
-                .console_size()
-                .map(|size| (u16::try_from(size.height()).unwrap_or(u16::MAX), u16::try_from(size.width()).unwrap_or(u16::MAX))),
+            console_size: process.console_size().map(|size| {
+                (u16::try_from(size.height()).unwrap_or(u16::MAX), u16::try_from(size.width()).unwrap_or(u16::MAX))
+            }),
         })
     }
 }
@@ -100,8 +100,7 @@ fn strings(field: &str, values: &[String]) -> Result<Vec<CString>> {
         .iter()
         .enumerate()
         .map(|(index, value)| {
-            CString::new(value.as_str())
-                .map_err(|_| Error::Refused(format!("{field}[{index}]: contains a NUL byte")))
+            CString::new(value.as_str()).map_err(|_| Error::Refused(format!("{field}[{index}]: contains a NUL byte")))
         })
         .collect()
 }

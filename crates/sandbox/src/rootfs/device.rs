@@ -153,14 +153,7 @@ impl Root {
     /// # Errors
     /// Anything else in its place (CVE-2025-52565).
     pub fn open_ptmx(&self) -> Result<OwnedFd> {
-        let path = Path::new("/dev/pts/ptmx");
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
-        // Looked at before it is opened for good: the open of some devices does things.
-        let fd = tree::open(&self.fd, path, Links::Follow).call(|| format!("openat2({path:?})"))?;
-        check_ptmx(&fd)?;
-        let fd = tree::open_with(&self.fd, path, flags, Links::Follow).call(|| format!("openat2({path:?})"))?;
-        check_ptmx(&fd)?;
-        Ok(fd)
+        open_ptmx(self.fd.as_fd())
     }
 
     /// Binds the pty `peer` on /dev/console. It has to be of a devpts mounted in this mount namespace.
@@ -189,6 +182,27 @@ impl Root {
         }
         .call(|| format!("openat2({path:?})"))
     }
+}
+
+/// Opens the multiplexer of the devpts of the container that this process is in: its root is the container's.
+///
+/// # Errors
+/// Anything else in its place (CVE-2025-52565).
+pub fn open_own_ptmx() -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open("/", flags, Mode::empty()).call(|| "open(\"/\")")?;
+    open_ptmx(root.as_fd())
+}
+
+fn open_ptmx(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = Path::new("/dev/pts/ptmx");
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+    // Looked at before it is opened for good: the open of some devices does things.
+    let fd = tree::open(&root, path, Links::Follow).call(|| format!("openat2({path:?})"))?;
+    check_ptmx(&fd)?;
+    let fd = tree::open_with(&root, path, flags, Links::Follow).call(|| format!("openat2({path:?})"))?;
+    check_ptmx(&fd)?;
+    Ok(fd)
 }
 
 impl Device {
