@@ -3,6 +3,7 @@
 //! What nix offers safely is called from where it is needed; here is what it lacks.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod exec;

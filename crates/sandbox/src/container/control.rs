@@ -77,7 +77,11 @@ impl Runtime {
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&entry, cgroup.as_ref())? {
             Status::Stopped | Status::Creating => Err(Error::NotRunning),
-            _ => cgroup.apply(resources),
+            _ => {
+                cgroup.apply(resources)?;
+                // Without a list the rules stay as they are.
+                resources.devices().as_deref().map_or(Ok(()), |rules| cgroup.allow_devices(rules))
+            }
         }
     }
 

@@ -208,8 +208,10 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> R
     }
 }
 
+/// Before anything enters: a limit that cannot be had stops the container before it exists.
 fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-    cgroup.apply(&plan.resources)
+    cgroup.apply(&plan.resources)?;
+    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
 }
 
 /// Opens on the host what the stages need and must not open by name.
