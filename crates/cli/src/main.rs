@@ -15,6 +15,7 @@ mod verb;
 
 use args::Invocation;
 use report::{Failure, Reporter};
+use tare_sandbox::error::CallContext;
 
 fn main() -> ExitCode {
     let mut reporter = Reporter::default();
@@ -32,11 +33,17 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
         }
         Invocation::Verb { global, verb } => (global, *verb),
     };
-    // SEAL: the one place for `tare_sandbox::seal::ensure()`, before anything is opened:
-    //   if matches!(verb, args::Verb::Create(_) | args::Verb::Run(_) | args::Verb::Exec(_)) {
-    //       tare_sandbox::seal::ensure().map_err(|error| verb.failed(error))?;
-    //   }
+    if let Some(preserved) = verb.enters_container() {
+        protect(preserved).map_err(|error| verb.failed(error).in_log_of(&global))?;
+    }
     reporter.log = log::Log::open(&global)?;
     log::install(reporter.log.as_ref(), global.debug)?;
     verb::dispatch(&global, &verb)
+}
+
+/// Before anything of a container is touched: nothing of ours can be written from inside one, and no descriptor of our
+/// caller's, but those that are to be preserved, gets there or into a hook.
+fn protect(preserved_fds: u32) -> tare_sandbox::Result<()> {
+    tare_sandbox::seal::ensure()?;
+    tare_sandbox::sys::fd::cloexec_from(3 + preserved_fds).call(|| "close_range(CLOEXEC)")
 }

@@ -36,6 +36,16 @@ impl Verb {
         Failure::new(message).code(code)
     }
 
+    /// Whether processes of ours enter a container, and how many descriptors after stdio they hand on.
+    pub(crate) fn enters_container(&self) -> Option<u32> {
+        match self {
+            Self::Create(create) => Some(create.container.preserve_fds),
+            Self::Run(run) => Some(run.container.preserve_fds),
+            Self::Exec(exec) => Some(exec.preserve_fds),
+            _ => None,
+        }
+    }
+
     fn id(&self) -> Option<&str> {
         match self {
             Self::Create(create) => Some(&create.container.id),

@@ -88,7 +88,19 @@ fn join(entry: &Entry) -> Result<Side> {
 }
 
 fn become_program(entry: Entry, wire: StageEnd) -> ! {
-    let Entry { process, namespaces, console, keyring, preserve_fds, .. } = entry;
+    let Entry {
+        single_threaded: _,
+        process,
+        init,
+        namespaces,
+        root,
+        procfs,
+        entrances,
+        console,
+        keyring,
+        preserve_fds,
+    } = entry;
+    drop((init, root, procfs, entrances)); // stage 1's
     let user_namespace = finish::UserNamespace::of(namespaces & libc::CLONE_NEWUSER != 0);
     let begun = stage2::begin_session(Some(&keyring)).at(Step::Session).and_then(|()| {
         if let Some(socket) = console {

@@ -34,7 +34,8 @@ pub fn run(plan: &Plan, inherited: Inherited, wire: StageEnd) -> ! {
 
 /// Everything up to the word to start.
 fn prepare(plan: &Plan, inherited: Inherited, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
-    let Inherited { procfs, sources, console, fifo, cgroup, .. } = inherited;
+    let Inherited { single_threaded: _, procfs, entrances, joined, sources, console, fifo, cgroup } = inherited;
+    drop((entrances, joined)); // stage 1's
     let built = (|| {
         begin_session(plan.keyring.as_deref()).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
