@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, makedev, minor, mknodat, umask};
-use nix::sys::statfs::DEVPTS_SUPER_MAGIC;
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
@@ -255,6 +255,9 @@ impl Device {
 
     /// Binds the host's node on `name`.
     fn bind(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+        if is_of(parent, PROC_SUPER_MAGIC)? {
+            return Err(Error::Refused("its directory leads into /proc".into()));
+        }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let node = open(&self.path, flags, Mode::empty()).call(|| format!("open({:?})", self.path))?;
         if !self.is(&fstat(&node).call(|| "fstat")?) {

@@ -132,12 +132,12 @@ fn not_ordinary(path: &Path) -> Error {
     Error::Refused(format!("{path:?} must be mounted on ordinary directory"))
 }
 
-fn describe(plan: &MountPlan) -> String {
-    let index = plan.index;
+/// The mount in words: `mount "/srv/data" on "/data"`.
+pub(super) fn describe(plan: &MountPlan) -> String {
     let on = &plan.destination;
     match &plan.kind {
-        Kind::Bind { source, .. } => format!("mounts[{index}]: mount {source:?} on {on:?}"),
-        Kind::Fs(fs) => format!("mounts[{index}]: mount {} on {on:?}", fs.fstype.display()),
-        Kind::Cgroup { .. } => format!("mounts[{index}]: mount cgroup on {on:?}"),
+        Kind::Bind { source, .. } => format!("mount {source:?} on {on:?}"),
+        Kind::Fs(fs) => format!("mount {} on {on:?}", fs.fstype.display()),
+        Kind::Cgroup { .. } => format!("mount cgroup on {on:?}"),
     }
 }

@@ -125,7 +125,8 @@ pub fn set_root_propagation(propagation: Propagation) -> Result<()> {
 
 /// Where whole procfs and sysfs mounts are that do not lie in the tree of the mount `root`.
 fn full_proc_and_sysfs(root: u64) -> Result<Vec<PathBuf>> {
-    let path = "/proc/self/mountinfo";
+    // Not `self`: the mount namespace is this thread's.
+    let path = "/proc/thread-self/mountinfo";
     let mountinfo = std::fs::read(path).call(|| format!("read({path:?})"))?;
     Ok(full_proc_and_sysfs_in(&mountinfo, root))
 }
