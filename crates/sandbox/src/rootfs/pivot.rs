@@ -131,7 +131,7 @@ fn full_proc_and_sysfs(root: u64) -> Result<Vec<PathBuf>> {
     Ok(full_proc_and_sysfs_in(&mountinfo, root))
 }
 
-fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf> {
+pub(super) fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf> {
     let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
     // The order of the lines is that of the tree, or nearly: repeated until nothing new is inside.
     let mut inside = HashSet::from([root]);
