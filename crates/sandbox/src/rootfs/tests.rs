@@ -17,6 +17,7 @@ mod enter;
 mod fs_type;
 mod hostile;
 mod mask;
+mod user_ns;
 
 /// A directory of this test: `rootfs` is the hostile root, `host` what must not change.
 struct Scratch(PathBuf);
