@@ -4,7 +4,8 @@
 //! `RESOLVE_IN_ROOT` and from then on only its fd is used; a mount is attached fd to fd. Up to [`Root::enter`] the
 //! host's file system is still `/`, so a path that is not relative to a [`Root`] is the host's.
 //!
-//! The steps change the working directory: mount(2) on `.` is how a mount goes onto an fd without the help of any procfs.
+//! The steps change the working directory, which is `/` again after [`Root::enter`]. What they make has the mode that the
+//! process' umask leaves of it, devices apart.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};

@@ -156,7 +156,7 @@ impl Root {
         let path = Path::new("/dev/pts/ptmx");
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
         // Looked at before it is opened for good: the open of some devices does things.
-        let fd = tree::open(&self.fd, path, Links::Follow).call(|| format!("openat2({path:?})"))?;
+        let fd = tree::open(&self.fd, path, Leaf::File, Links::Follow).call(|| format!("openat2({path:?})"))?;
         check_ptmx(&fd)?;
         let fd = tree::open_with(&self.fd, path, flags, Links::Follow).call(|| format!("openat2({path:?})"))?;
         check_ptmx(&fd)?;
@@ -182,8 +182,7 @@ impl Root {
 
     /// A directory inside the root, made if it is missing.
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        match tree::open_with(&self.fd, path, flags, Links::Follow) {
+        match tree::open(&self.fd, path, Leaf::Directory, Links::Follow) {
             Err(Errno::ENOENT) => tree::make(&self.fd, path, Leaf::Directory, Links::Follow),
             found => found,
         }

@@ -41,14 +41,6 @@ pub(super) struct Target {
     pub(super) made: bool,
 }
 
-/// What a mount wants of its place.
-enum Place {
-    /// proc and sysfs: a plain directory, on a way without symbolic links.
-    Plain,
-    /// Links are followed inside the root.
-    Any(Leaf),
-}
-
 impl Root {
     /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_source`] gave it where the host's
     /// mounts are not this user namespace's to clone.
@@ -68,35 +60,32 @@ impl Root {
         mounted.during(|| describe(plan))
     }
 
-    /// Opens the place of a mount, and makes it if it is missing.
+    /// Opens the place of a mount, and makes it if it is missing. Links are followed inside the root; for proc and
+    /// sysfs it has to be a plain directory, on a way without links.
     pub(super) fn target(&self, plan: &MountPlan, leaf: Leaf) -> Result<Target> {
-        let place = match &plan.kind {
-            Kind::Fs(fs) if fs.fstype == "proc" || fs.fstype == "sysfs" => Place::Plain,
-            _ => Place::Any(leaf),
-        };
+        let plain = matches!(&plan.kind, Kind::Fs(fs) if fs.fstype == "proc" || fs.fstype == "sysfs");
         let path = &plan.destination;
-        let missing = match tree::open(&self.fd, path, Links::Refuse) {
+        let missing = match tree::open(&self.fd, path, leaf, Links::Refuse) {
             // No link and no `..` on the way: what the plan has found out about the path holds for this directory,
             // and it is not the root.
             Ok(fd) => return Ok(Target { fd, made: false }),
             Err(Errno::ELOOP) => false,
             Err(Errno::ENOENT) => true,
-            Err(Errno::ENOTDIR) if matches!(place, Place::Plain) => return Err(not_ordinary(path)),
+            Err(Errno::ENOTDIR) if plain => return Err(not_ordinary(path)),
             Err(errno) => return Err(Error::call(format!("openat2({path:?})"), errno)),
         };
         if missing {
-            let leaf = if let Place::Any(leaf) = place { leaf } else { Leaf::Directory };
             match tree::make(&self.fd, path, leaf, Links::Refuse) {
                 // Links come before the missing part.
                 Err(Errno::ELOOP) => {}
                 made => return made.call(|| format!("mkdir({path:?})")).map(|fd| Target { fd, made: true }),
             }
         }
-        let Place::Any(leaf) = place else {
+        if plain {
             // CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels would land elsewhere.
             return Err(not_ordinary(path));
-        };
-        let found = match tree::open(&self.fd, path, Links::Follow) {
+        }
+        let found = match tree::open(&self.fd, path, leaf, Links::Follow) {
             Err(Errno::ENOENT) => tree::make(&self.fd, path, leaf, Links::Follow).map(|fd| Target { fd, made: true }),
             found => found.map(|fd| Target { fd, made: false }),
         };
@@ -112,7 +101,7 @@ impl Root {
         }
         let leads_into_proc = is_of(target, PROC_SUPER_MAGIC)?
             // Or where procfs is about to be mounted.
-            || match tree::open(&self.fd, Path::new("/proc"), Links::Refuse) {
+            || match tree::open(&self.fd, Path::new("/proc"), Leaf::Directory, Links::Refuse) {
                 Ok(proc) => identity(proc.as_fd()).call(|| "statx")? == identity(target.as_fd()).call(|| "statx")?,
                 Err(_) => false,
             };

@@ -175,6 +175,7 @@ fn what_cannot_be_is_refused_by_the_name_of_its_field() {
     for (mount, wanted) in table {
         assert_eq!(refusal(mount), wanted);
     }
+    plan_mounts(&[], Path::new("bundle")).unwrap_err();
 }
 
 #[test]

@@ -179,6 +179,20 @@ fn option_values_longer_than_fsconfig_takes_are_mounted() {
     );
 }
 
+/// What the rootfs holds is never found by a relative path of the configuration.
+#[test]
+fn a_relative_layer_is_not_looked_for_in_the_rootfs() {
+    let scratch = Scratch::new();
+    fs::write(scratch.host().join("secret"), "").unwrap();
+    symlink(scratch.host(), scratch.inside("/layers/layer")).unwrap();
+    for options in [["lowerdir=layer", "ro"], ["lowerdir=layer", "rprivate"]] {
+        // The first of them leaves the working directory in the rootfs.
+        let mounts = [entry("tmpfs", "tmpfs", "/tmp", &[]), entry("overlay", "x", "/layers", &options)];
+        let error = scratch.try_mounts(&mounts).unwrap();
+        assert!(error.ends_with("(ENOENT)"), "{error}");
+    }
+}
+
 #[test]
 fn an_option_that_the_file_system_does_not_know_is_named() {
     let scratch = Scratch::new();
