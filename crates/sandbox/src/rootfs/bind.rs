@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 
-use super::mount::{describe, is_of};
+use super::mount::{DEV, describe, is_of};
 use super::tree::Leaf;
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
@@ -53,7 +53,7 @@ pub(super) fn mount(
     if plan.destination == Path::new("/proc") {
         check_procfs(path, &tree)?;
     }
-    if plan.destination == Path::new("/dev") {
+    if plan.destination == Path::new(DEV) {
         root.dev_is_bind.set(true);
     }
     attach(root, plan, tree)

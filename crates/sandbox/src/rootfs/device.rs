@@ -6,6 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
@@ -14,7 +15,7 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
-use super::mount::is_of;
+use super::mount::{DEV, is_of};
 use super::tree::{self, Leaf, Links};
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
@@ -103,7 +104,7 @@ impl Root {
             return Err(Error::Refused("not the path of a file".into()));
         };
         let other;
-        let parent = if parent == Path::new("/dev") {
+        let parent = if parent == Path::new(DEV) {
             dev
         } else {
             other = self.directory(parent)?;
@@ -170,14 +171,18 @@ impl Root {
     pub fn bind_console(&self, peer: BorrowedFd<'_>) -> Result<()> {
         let bind = || {
             let tree = open_tree_clone(peer, Recursion::Top).call(|| "open_tree(console)")?;
-            let target = open_or_make_file(&self.dev()?, OsStr::new("console"))?;
+            let dev = self.dev()?;
+            let target = open_or_make_file(&dev, OsStr::new("console"))?;
             move_mount(tree.as_fd(), target.as_fd()).call(|| "move_mount(console)")
         };
         bind().during(|| "mount the console on \"/dev/console\"")
     }
 
-    fn dev(&self) -> Result<OwnedFd> {
-        self.directory(Path::new("/dev"))
+    fn dev(&self) -> Result<Rc<OwnedFd>> {
+        match &*self.dev.borrow() {
+            Some(dev) => Ok(Rc::clone(dev)),
+            None => self.directory(Path::new(DEV)).map(Rc::new),
+        }
     }
 
     /// A directory inside the root, made if it is missing.

@@ -13,7 +13,7 @@ use nix::mount::MsFlags;
 use nix::sys::stat::fstat;
 use nix::unistd::{chdir, fchdir};
 
-use super::mount::{MountEnv, Target};
+use super::mount::{DEV, MountEnv, Target};
 use super::tree::Leaf;
 use super::{Root, bind, copy_up};
 use crate::error::{CallContext, Context};
@@ -53,7 +53,7 @@ pub(super) fn attach(
     target: &Target,
 ) -> Result<()> {
     // What is mounted or made below it later needs it writable.
-    let later = attrs & MOUNT_ATTR_RDONLY != 0 && (fs.fstype == "tmpfs" || plan.destination == Path::new("/dev"));
+    let later = attrs & MOUNT_ATTR_RDONLY != 0 && (fs.fstype == "tmpfs" || plan.destination == Path::new(DEV));
     let remount = fs.flags.contains(MsFlags::MS_REMOUNT);
     if takes_paths(fs) {
         chdir("/").call(|| "chdir(\"/\")")?;

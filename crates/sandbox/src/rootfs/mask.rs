@@ -1,6 +1,6 @@
 //! What closes parts of the root after it was entered: read-only paths, masked paths. `/` is the container's here.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,7 @@ fn empty_directory() -> Result<OwnedFd> {
 
 /// Calls `act` with each path that is there, opened in the container's `/`, once.
 fn each(paths: &[PathBuf], mut act: impl FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
-    let mut seen = HashSet::with_capacity(paths.len());
+    let mut seen = BTreeSet::new();
     for path in paths {
         if !seen.insert(path.as_path()) {
             continue;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
@@ -22,6 +23,9 @@ pub enum CgroupNamespace {
     /// The host's: the container's directory is bound.
     Host,
 }
+
+/// Where devices go.
+pub(super) const DEV: &str = "/dev";
 
 /// What mounts depend on besides their own entry.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,9 @@ impl Root {
             Kind::Fs(fs) => fs::mount(self, plan, fs, env),
             Kind::Cgroup { version, data } => cgroup::mount(self, plan, *version, data, env),
         };
+        if Path::new(DEV).starts_with(&plan.destination) {
+            self.dev.take();
+        }
         mounted.during(|| describe(plan))
     }
 
@@ -75,7 +82,7 @@ impl Root {
             Err(errno) => return Err(Error::call(format!("openat2({path:?})"), errno)),
         };
         if missing {
-            match tree::make(&self.fd, path, leaf, Links::Refuse) {
+            match self.make_plain(path, leaf) {
                 // Links come before the missing part.
                 Err(Errno::ELOOP) => {}
                 made => return made.call(|| format!("mkdir({path:?})")).map(|fd| Target { fd, made: true }),
@@ -91,7 +98,29 @@ impl Root {
         };
         let target = found.call(|| format!("openat2({path:?})"))?;
         self.check_target(path, &target.fd)?;
+        // It may be /dev that is going to be covered.
+        self.dev.take();
         Ok(target)
+    }
+
+    /// Makes `path` where no link is on the way.
+    fn make_plain(&self, path: &Path, leaf: Leaf) -> nix::Result<OwnedFd> {
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+            && parent == Path::new(DEV)
+        {
+            let mut kept = self.dev.borrow_mut();
+            if kept.is_none() {
+                *kept = tree::open(&self.fd, parent, Leaf::Directory, Links::Refuse).ok().map(Rc::new);
+            }
+            if let Some(dev) = &*kept {
+                match tree::make_leaf(dev, name, leaf) {
+                    // A dangling link.
+                    Err(Errno::EEXIST) => {}
+                    done => return done,
+                }
+            }
+        }
+        tree::make(&self.fd, path, leaf, Links::Refuse)
     }
 
     /// What the plan checks by the letters of a path, checked again on a place that was reached through links.

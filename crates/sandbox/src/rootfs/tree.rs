@@ -86,7 +86,7 @@ pub(super) fn make(root: impl AsFd, path: &Path, leaf: Leaf, links: Links) -> ni
 }
 
 /// Makes `name` in the directory `parent` and opens what it made. EEXIST if anything is there, be it a dangling link.
-fn make_leaf(parent: &OwnedFd, name: &OsStr, leaf: Leaf) -> nix::Result<OwnedFd> {
+pub(super) fn make_leaf(parent: &OwnedFd, name: &OsStr, leaf: Leaf) -> nix::Result<OwnedFd> {
     match leaf {
         Leaf::Directory => {
             mkdirat(parent, name, DIRECTORY_MODE)?;

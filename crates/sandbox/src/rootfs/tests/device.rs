@@ -121,6 +121,28 @@ fn bound_devices_are_those_of_the_host() {
 }
 
 #[test]
+fn what_is_mounted_over_dev_later_is_the_dev_that_counts() {
+    let scratch = Scratch::new();
+    symlink("/dev", scratch.inside("/link")).unwrap();
+    let tmpfs = |path: &str| entry("tmpfs", "tmpfs", path, &[]);
+    let mounts = [tmpfs("/dev/a"), tmpfs("/dev"), tmpfs("/dev/b"), tmpfs("/link"), tmpfs("/dev/c"), tmpfs("/dev/d")];
+    scratch.enter(
+        |root| {
+            mount_all(root, &mounts).unwrap();
+            make_all(root, &[], HowDevices::Mknod).unwrap();
+        },
+        || {
+            for name in ["a", "b"] {
+                assert!(!Path::new("/dev").join(name).exists(), "{name}");
+            }
+            for name in ["c", "d", "null", "fd"] {
+                assert!(Path::new("/dev").join(name).symlink_metadata().is_ok(), "{name}");
+            }
+        },
+    );
+}
+
+#[test]
 fn nothing_is_made_in_a_dev_of_the_host() {
     let scratch = Scratch::new();
     scratch.enter(

@@ -8,43 +8,57 @@ use crate::cgroup::Directory;
 #[test]
 fn the_default_mounts_devices_and_links_make_a_container() {
     let scratch = Scratch::new();
-    scratch.enter(
-        |root| {
-            let spec = Spec::default();
-            let mounts: Vec<Mount> = spec.mounts().clone().unwrap();
-            assert_eq!(mounts.len(), 7);
-            mount_all(root, &mounts).unwrap();
-            root.make_devices(&[], HowDevices::Mknod).unwrap();
-            root.make_dev_links().unwrap();
-        },
-        || {
-            for (path, fstype) in [
-                ("/proc", "proc"),
-                ("/dev", "tmpfs"),
-                ("/dev/pts", "devpts"),
-                ("/dev/shm", "tmpfs"),
-                ("/dev/mqueue", "mqueue"),
-                ("/sys", "sysfs"),
-                ("/sys/fs/cgroup", "tmpfs"),
-            ] {
-                assert_eq!(mounted(path).map(|(_, found, _)| found).as_deref(), Some(fstype), "{path}");
-            }
-            assert_eq!(mounted("/sys").unwrap().0, "ro,nosuid,nodev,noexec,relatime");
-            assert_eq!(mounted("/dev").unwrap().0, "rw,nosuid");
-            assert_eq!(fs::metadata("/dev").unwrap().mode() & 0o7777, 0o755);
-            assert_eq!(fs::metadata("/dev/shm").unwrap().mode() & 0o7777, 0o1777);
-            let null = fs::metadata("/dev/null").unwrap();
-            assert_eq!((null.rdev(), null.mode(), null.uid()), (0x103, 0o020_666, 0));
-            assert_eq!(fs::read_link("/dev/ptmx").unwrap(), Path::new("pts/ptmx"));
-            assert_eq!(fs::read_link("/dev/stdin").unwrap(), Path::new("/proc/self/fd/0"));
-            fs::write("/dev/null", "x").unwrap();
-            assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
-            // The host is gone.
-            assert!(fs::read_dir("/").unwrap().all(|entry| {
+    let spec = Spec::default();
+    let linux = spec.linux().as_ref().unwrap();
+    let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect::<Vec<_>>();
+    let (masked, read_only) = (paths(linux.masked_paths()), paths(linux.readonly_paths()));
+    assert!(masked.len() > 5 && read_only.len() > 4);
+    in_namespace(|| {
+        let root = scratch.attach();
+        let mounts: Vec<Mount> = spec.mounts().clone().unwrap();
+        assert_eq!(mounts.len(), 7);
+        mount_all(&root, &mounts).unwrap();
+        root.make_devices(&[], HowDevices::Mknod).unwrap();
+        root.make_dev_links().unwrap();
+        let null = open_null().unwrap();
+        root.enter(Enter::Pivot).unwrap();
+        read_only_paths(&read_only).unwrap();
+        mask_paths(&masked, null).unwrap();
+        for (path, fstype) in [
+            ("/proc", "proc"),
+            ("/dev", "tmpfs"),
+            ("/dev/pts", "devpts"),
+            ("/dev/shm", "tmpfs"),
+            ("/dev/mqueue", "mqueue"),
+            ("/sys", "sysfs"),
+            ("/sys/fs/cgroup", "tmpfs"),
+        ] {
+            assert_eq!(mounted(path).map(|(_, found, _)| found).as_deref(), Some(fstype), "{path}");
+        }
+        assert_eq!(mounted("/sys").unwrap().0, "ro,nosuid,nodev,noexec,relatime");
+        assert_eq!(mounted("/dev").unwrap().0, "rw,nosuid");
+        assert_eq!(fs::metadata("/dev").unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::metadata("/dev/shm").unwrap().mode() & 0o7777, 0o1777);
+        let null = fs::metadata("/dev/null").unwrap();
+        assert_eq!((null.rdev(), null.mode(), null.uid()), (0x103, 0o020_666, 0));
+        assert_eq!(fs::read_link("/dev/ptmx").unwrap(), Path::new("pts/ptmx"));
+        assert_eq!(fs::read_link("/dev/stdin").unwrap(), Path::new("/proc/self/fd/0"));
+        fs::write("/dev/null", "x").unwrap();
+        assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
+        for path in read_only.iter().filter(|path| path.exists()) {
+            assert!(mounted(path.to_str().unwrap()).unwrap().0.starts_with("ro,"), "{path:?}");
+        }
+        for path in masked.iter().filter(|path| path.exists()) {
+            let empty = if path.is_dir() { fs::read_dir(path).unwrap().count() } else { fs::read(path).unwrap().len() };
+            assert_eq!(empty, 0, "{path:?}");
+        }
+        // The host is gone.
+        assert!(
+            fs::read_dir("/").unwrap().all(|entry| {
                 ["proc", "dev", "sys"].iter().any(|name| entry.as_ref().unwrap().file_name() == *name)
-            }));
-        },
-    );
+            })
+        );
+    });
     // Nothing of it was seen by the host.
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mountinfo.contains(scratch.0.to_str().unwrap()));

@@ -203,4 +203,10 @@ fn a_swapped_link_never_leads_to_the_host() {
         assert!(done > number / 2, "{done} of {number} were mounted");
     });
     assert!(fs::read_dir(scratch.host()).unwrap().next().is_none());
+    // Both sides of the swap were met: the directory, and the link, which leads to a place inside the rootfs.
+    let directory = [volume.join("a"), volume.join("b")].into_iter().find(|path| !path.is_symlink()).unwrap();
+    let through_link = scratch.rootfs().join(scratch.host().strip_prefix("/").unwrap());
+    for place in [directory, through_link] {
+        assert!(fs::read_dir(&place).unwrap().next().is_some(), "{place:?}");
+    }
 }
