@@ -211,6 +211,19 @@ impl Plan {
                 "linux.uidMappings, linux.gidMappings: both are required for a new user namespace".into(),
             ));
         }
+        if !self.namespaces.has(LinuxNamespaceType::Mount) {
+            // The mounts of a read-only root or of masks would be the host's.
+            for (given, field) in [
+                (!self.masked_paths.is_empty(), "linux.maskedPaths"),
+                (!self.read_only_paths.is_empty(), "linux.readonlyPaths"),
+                (self.read_only_root, "root.readonly"),
+                (self.rootfs_propagation.is_some(), "linux.rootfsPropagation"),
+            ] {
+                if given {
+                    return Err(Error::Refused(format!("{field}: requires a mount namespace")));
+                }
+            }
+        }
         if !self.time_offsets.is_empty() && !self.namespaces.makes(LinuxNamespaceType::Time) {
             return Err(Error::Refused("linux.timeOffsets: require a new time namespace".into()));
         }

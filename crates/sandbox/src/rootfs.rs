@@ -4,11 +4,13 @@
 //! `RESOLVE_IN_ROOT` and from then on only its fd is used; a mount is attached fd to fd. Up to [`Root::enter`] the
 //! host's file system is still `/`, so a path that is not relative to a [`Root`] is the host's.
 //!
-//! The steps change the working directory: mount(2) on `.` is how a mount goes onto an fd without the help of any procfs.
+//! The steps change the working directory, which is `/` again after [`Root::enter`]. What they make has the mode that the
+//! process' umask leaves of it, devices apart.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -55,6 +57,9 @@ pub struct Root {
     host_may_see: bool,
     /// Mounts that become read-only when all others are in place.
     read_only_later: RefCell<Vec<(PathBuf, OwnedFd)>>,
+    /// /dev without links on the way, kept because most of what is made is made there. Forgotten when something is
+    /// mounted over it.
+    dev: RefCell<Option<Rc<OwnedFd>>>,
     /// Whether /dev is the container's own to fill, and not a directory of the host bound there.
     dev_is_bind: Cell<bool>,
 }
@@ -98,8 +103,8 @@ impl Root {
             fd = tree;
         }
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
-        let (read_only_later, dev_is_bind) = Default::default();
-        Ok(Self { fd, identity, host_may_see, read_only_later, dev_is_bind })
+        let (read_only_later, dev, dev_is_bind) = Default::default();
+        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind })
     }
 
     /// Makes the root the working directory, for hooks that run before it is entered.

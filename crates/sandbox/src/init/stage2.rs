@@ -84,6 +84,8 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     let has = |typ| plan.namespaces.has(typ);
     let namespace =
         if plan.namespaces.has(LinuxNamespaceType::Mount) { MountNamespace::New } else { MountNamespace::Inherited };
+    // For mount points that have to be made: the caller's mask is not the container's.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace).at(Step::AttachRoot)?;
     let env = MountEnv {
         cgroup: &cgroup.directories,

@@ -138,8 +138,11 @@ const PROC: &str = "/proc";
 /// Works out every entry of `mounts`. A relative source of a bind mount is relative to `bundle`.
 ///
 /// # Errors
-/// The first entry that cannot be, by its field: `mounts[3].options: …`.
+/// A bundle that is itself relative: to what, is not the same when the mounts are made. The first entry that cannot be, by its field: `mounts[3].options: …`.
 pub fn plan_mounts(mounts: &[Mount], bundle: &Path) -> Result<Vec<MountPlan>> {
+    if !bundle.is_absolute() {
+        return Err(Error::Refused(format!("the path of the bundle, {bundle:?}, is not absolute")));
+    }
     mounts.iter().enumerate().map(|(index, mount)| plan_mount(index, mount, bundle)).collect()
 }
 

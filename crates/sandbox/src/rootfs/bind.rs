@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::PROC_SUPER_MAGIC;
 
-use super::mount::is_of;
+use super::mount::{DEV, describe, is_of};
 use super::tree::Leaf;
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
@@ -27,9 +27,7 @@ const PROC_ROOT_INODE: u64 = 1;
 /// ENOENT and what else open_tree(2) says of the source.
 pub fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
     match &plan.kind {
-        Kind::Bind { source, recursion } => clone(source, *recursion)
-            .during(|| format!("mounts[{}]: mount {source:?} on {:?}", plan.index, plan.destination))
-            .map(Some),
+        Kind::Bind { source, recursion } => clone(source, *recursion).during(|| describe(plan)).map(Some),
         _ => Ok(None),
     }
 }
@@ -55,7 +53,7 @@ pub(super) fn mount(
     if plan.destination == Path::new("/proc") {
         check_procfs(path, &tree)?;
     }
-    if plan.destination == Path::new("/dev") {
+    if plan.destination == Path::new(DEV) {
         root.dev_is_bind.set(true);
     }
     attach(root, plan, tree)

@@ -6,15 +6,16 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, makedev, minor, mknodat, umask};
-use nix::sys::statfs::DEVPTS_SUPER_MAGIC;
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
-use super::mount::is_of;
+use super::mount::{DEV, is_of};
 use super::tree::{self, Leaf, Links};
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
@@ -103,7 +104,7 @@ impl Root {
             return Err(Error::Refused("not the path of a file".into()));
         };
         let other;
-        let parent = if parent == Path::new("/dev") {
+        let parent = if parent == Path::new(DEV) {
             dev
         } else {
             other = self.directory(parent)?;
@@ -163,20 +164,23 @@ impl Root {
     pub fn bind_console(&self, peer: BorrowedFd<'_>) -> Result<()> {
         let bind = || {
             let tree = open_tree_clone(peer, Recursion::Top).call(|| "open_tree(console)")?;
-            let target = open_or_make_file(&self.dev()?, OsStr::new("console"))?;
+            let dev = self.dev()?;
+            let target = open_or_make_file(&dev, OsStr::new("console"))?;
             move_mount(tree.as_fd(), target.as_fd()).call(|| "move_mount(console)")
         };
         bind().during(|| "mount the console on \"/dev/console\"")
     }
 
-    fn dev(&self) -> Result<OwnedFd> {
-        self.directory(Path::new("/dev"))
+    fn dev(&self) -> Result<Rc<OwnedFd>> {
+        match &*self.dev.borrow() {
+            Some(dev) => Ok(Rc::clone(dev)),
+            None => self.directory(Path::new(DEV)).map(Rc::new),
+        }
     }
 
     /// A directory inside the root, made if it is missing.
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        match tree::open_with(&self.fd, path, flags, Links::Follow) {
+        match tree::open(&self.fd, path, Leaf::Directory, Links::Follow) {
             Err(Errno::ENOENT) => tree::make(&self.fd, path, Leaf::Directory, Links::Follow),
             found => found,
         }
@@ -198,9 +202,9 @@ fn open_ptmx(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let path = Path::new("/dev/pts/ptmx");
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
     // Looked at before it is opened for good: the open of some devices does things.
-    let fd = tree::open(&root, path, Links::Follow).call(|| format!("openat2({path:?})"))?;
+    let fd = tree::open(root, path, Leaf::File, Links::Follow).call(|| format!("openat2({path:?})"))?;
     check_ptmx(&fd)?;
-    let fd = tree::open_with(&root, path, flags, Links::Follow).call(|| format!("openat2({path:?})"))?;
+    let fd = tree::open_with(root, path, flags, Links::Follow).call(|| format!("openat2({path:?})"))?;
     check_ptmx(&fd)?;
     Ok(fd)
 }
@@ -269,6 +273,9 @@ impl Device {
 
     /// Binds the host's node on `name`.
     fn bind(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+        if is_of(parent, PROC_SUPER_MAGIC)? {
+            return Err(Error::Refused("its directory leads into /proc".into()));
+        }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let node = open(&self.path, flags, Mode::empty()).call(|| format!("open({:?})", self.path))?;
         if !self.is(&fstat(&node).call(|| "fstat")?) {

@@ -1,20 +1,19 @@
 //! New file systems.
 //!
-//! Most are mounted by mount(2) on `.`, the fd of the target being the working directory: one call, which takes option
-//! values of any length. A mount whose fd is needed (to fill it, to make it read-only last, to change its
+//! Most are mounted by mount(2) on `.`, the fd of the target being the working directory: one call, and no procfs. A mount whose fd is needed (to fill it, to make it read-only last, to change its
 //! propagation) is made detached, by fsopen(2) and its kin.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::stat::fstat;
-use nix::unistd::fchdir;
+use nix::unistd::{chdir, fchdir};
 
-use super::mount::{MountEnv, Target};
+use super::mount::{DEV, MountEnv, Target};
 use super::tree::Leaf;
 use super::{Root, bind, copy_up};
 use crate::error::{CallContext, Context};
@@ -54,8 +53,11 @@ pub(super) fn attach(
     target: &Target,
 ) -> Result<()> {
     // What is mounted or made below it later needs it writable.
-    let later = attrs & MOUNT_ATTR_RDONLY != 0 && (fs.fstype == "tmpfs" || plan.destination == Path::new("/dev"));
+    let later = attrs & MOUNT_ATTR_RDONLY != 0 && (fs.fstype == "tmpfs" || plan.destination == Path::new(DEV));
     let remount = fs.flags.contains(MsFlags::MS_REMOUNT);
+    if takes_paths(fs) {
+        chdir("/").call(|| "chdir(\"/\")")?;
+    }
     if remount || !later && !fs.copy_up && plan.propagation.is_empty() {
         match mount_here(fs, attrs, label, target.fd.as_fd()) {
             // A directory that this user may not enter, which fsopen(2) does not need, or a page full of options.
@@ -80,7 +82,7 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// `mount(source, ".", fstype, flags, data)` in the directory `target`.
+/// `mount(source, target, fstype, flags, data)`. Other than fsconfig(2) it takes option values of more than 255 bytes.
 pub(super) fn mount_here(fs: &Fs, attrs: u64, label: Option<&str>, target: BorrowedFd<'_>) -> nix::Result<()> {
     let mut data = OsString::new();
     for option in &fs.data {
@@ -96,9 +98,22 @@ pub(super) fn mount_here(fs: &Fs, attrs: u64, label: Option<&str>, target: Borro
     if data.len() > OPTIONS_MAX {
         return Err(Errno::E2BIG);
     }
-    fchdir(target)?;
     let data = Some(data.as_os_str()).filter(|data| !data.is_empty());
-    nix::mount::mount(fs.source.as_deref(), ".", Some(fs.fstype.as_os_str()), fs.flags | ms_flags(attrs), data)
+    let mount = |target: &str| {
+        nix::mount::mount(fs.source.as_deref(), target, Some(fs.fstype.as_os_str()), fs.flags | ms_flags(attrs), data)
+    };
+    if takes_paths(fs) {
+        // /proc is the host's until the root is entered: no mount of ours has been there.
+        return mount(&format!("/proc/self/fd/{}", target.as_raw_fd()));
+    }
+    fchdir(target)?;
+    mount(".")
+}
+
+/// Whether the kernel may look for files by the source or the options: devices, the layers of an overlay. For those the
+/// working directory must not be one of the rootfs, where a relative path could meet a link to anywhere.
+fn takes_paths(fs: &Fs) -> bool {
+    !matches!(fs.fstype.as_bytes(), b"proc" | b"sysfs" | b"tmpfs" | b"devpts" | b"mqueue" | b"cgroup" | b"cgroup2")
 }
 
 /// `MOUNT_ATTR_*` as mount(2) names them.

@@ -1,14 +1,13 @@
 //! What closes parts of the root after it was entered: read-only paths, masked paths. `/` is the container's here.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 
-use super::tree::{self, Links};
 use super::{file_type, fs};
 use crate::error::{CallContext, Context};
 use crate::sys::mount::{
@@ -104,21 +103,17 @@ fn empty_directory() -> Result<OwnedFd> {
 
 /// Calls `act` with each path that is there, opened in the container's `/`, once.
 fn each(paths: &[PathBuf], mut act: impl FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
-    let mut seen = HashSet::with_capacity(paths.len());
+    let mut seen = BTreeSet::new();
     for path in paths {
         if !seen.insert(path.as_path()) {
             continue;
         }
-        // From the root, so that a link to an open file of this process (`/proc/self/fd/7`) is refused, and no `..` or
-        // absolute link is special.
-        match tree::open(AT_FDCWD, &rooted(path), Links::Follow) {
+        // A link to an open file of this process (`/proc/self/fd/7`) is refused.
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        match openat2(AT_FDCWD, &Path::new("/").join(path), how) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => {}
             found => found.call(|| "openat2").and_then(|target| act(target.as_fd())).during(|| format!("{path:?}"))?,
         }
     }
     Ok(())
-}
-
-fn rooted(path: &Path) -> PathBuf {
-    Path::new("/").join(path)
 }

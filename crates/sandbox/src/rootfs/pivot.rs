@@ -125,12 +125,13 @@ pub fn set_root_propagation(propagation: Propagation) -> Result<()> {
 
 /// Where whole procfs and sysfs mounts are that do not lie in the tree of the mount `root`.
 fn full_proc_and_sysfs(root: u64) -> Result<Vec<PathBuf>> {
-    let path = "/proc/self/mountinfo";
+    // Not `self`: the mount namespace is this thread's.
+    let path = "/proc/thread-self/mountinfo";
     let mountinfo = std::fs::read(path).call(|| format!("read({path:?})"))?;
     Ok(full_proc_and_sysfs_in(&mountinfo, root))
 }
 
-fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf> {
+pub(super) fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf> {
     let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
     // The order of the lines is that of the tree, or nearly: repeated until nothing new is inside.
     let mut inside = HashSet::from([root]);

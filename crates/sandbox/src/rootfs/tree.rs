@@ -27,7 +27,7 @@ const FILE_MODE: Mode = Mode::from_bits_truncate(0o755);
 const O_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 const O_PATH_DIRECTORY: OFlag = O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW);
 
-/// What to make at the end of a path that does not exist.
+/// What the end of a path is to be, or to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaf {
     Directory,
@@ -43,13 +43,14 @@ pub(super) enum Links {
     Refuse,
 }
 
-/// Opens `path` inside `root` with O_PATH. `..` and absolute links stop at the root; links of procfs to open files and
-/// the like are refused.
-pub(super) fn open(root: impl AsFd, path: &Path, links: Links) -> nix::Result<OwnedFd> {
-    open_with(root, path, O_PATH, links)
+/// Opens `path` inside `root` with O_PATH: a directory, or anything.
+pub(super) fn open(root: impl AsFd, path: &Path, leaf: Leaf, links: Links) -> nix::Result<OwnedFd> {
+    let directory = if leaf == Leaf::Directory { OFlag::O_DIRECTORY } else { OFlag::empty() };
+    open_with(root, path, OFlag::O_PATH | directory, links)
 }
 
-/// [`open`], with other flags.
+/// Opens `path` inside `root`. `..` and absolute links stop at the root; links of procfs to open files and the like are
+/// refused.
 pub(super) fn open_with(root: impl AsFd, path: &Path, flags: OFlag, links: Links) -> nix::Result<OwnedFd> {
     let mut resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     if links == Links::Refuse {
@@ -85,7 +86,7 @@ pub(super) fn make(root: impl AsFd, path: &Path, leaf: Leaf, links: Links) -> ni
 }
 
 /// Makes `name` in the directory `parent` and opens what it made. EEXIST if anything is there, be it a dangling link.
-fn make_leaf(parent: &OwnedFd, name: &OsStr, leaf: Leaf) -> nix::Result<OwnedFd> {
+pub(super) fn make_leaf(parent: &OwnedFd, name: &OsStr, leaf: Leaf) -> nix::Result<OwnedFd> {
     match leaf {
         Leaf::Directory => {
             mkdirat(parent, name, DIRECTORY_MODE)?;
