@@ -33,9 +33,9 @@ impl Global {
         Ok(Runtime { root: self.root_dir()?, cgroup_driver })
     }
 
-    /// The flag, if it says something.
+    /// The flag.
     pub(crate) fn explicit_root(&self) -> Option<&Path> {
-        self.root.as_deref().filter(|root| !root.as_os_str().is_empty())
+        self.root.as_deref()
     }
 
     fn root_dir(&self) -> Result<PathBuf, String> {
