@@ -19,7 +19,7 @@ pub(super) fn write(runtime: &Runtime, global: &Global, list: &List) -> Result<(
     // Nobody has made a container yet: fine, unless the caller says that there is a root.
     let listed = match std::fs::metadata(&runtime.root) {
         Ok(_) => runtime.list().map_err(|error| error.to_string())?,
-        Err(error) if error.kind() == ErrorKind::NotFound && global.explicit_root().is_none() => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound && global.root.is_none() => Vec::new(),
         Err(error) => return Err(format!("--root {:?}: {}", runtime.root, cause(&error))),
     };
     let mut states = Vec::new();
