@@ -18,7 +18,7 @@ pub(crate) enum Invocation {
     Verb { global: Global, verb: Box<Verb> },
 }
 
-/// Flags before the verb.
+/// Runs containers from OCI bundles
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
     /// Log every step
@@ -389,7 +389,6 @@ pub(crate) struct Restore {
 
 fn program() -> Command {
     Command::new("tare")
-        .about("Runs containers from OCI bundles")
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         // Go's last one wins.
