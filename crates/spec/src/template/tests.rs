@@ -17,12 +17,12 @@ fn runc_spec(arguments: &[&str]) -> Option<Value> {
     // Its own version and name.
     document["ociVersion"] = OCI_VERSION.into();
     document["hostname"] = "tare".into();
-    // Before 1.2 there was an ambient set, before 1.1.2 an inheritable one.
+    // Older ones have an ambient set, still older ones an inheritable one (CVE-2022-29162).
     let capabilities = document["process"]["capabilities"].as_object_mut().unwrap();
     capabilities.remove("ambient");
     capabilities.remove("inheritable");
     let masked = document["linux"]["maskedPaths"].as_array_mut().unwrap();
-    // Since 1.4.
+    // Older ones do not have it.
     if !masked.iter().any(|path| path == "/sys/devices/virtual/tpm") {
         masked.push("/sys/devices/virtual/tpm".into());
     }
