@@ -18,7 +18,7 @@ pub(crate) enum Invocation {
     Verb { global: Global, verb: Box<Verb> },
 }
 
-/// Flags before the verb.
+/// Runs containers from OCI bundles
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Global {
     /// Log every step
@@ -389,7 +389,6 @@ pub(crate) struct Restore {
 
 fn program() -> Command {
     Command::new("tare")
-        .about("Runs containers from OCI bundles")
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         // Go's last one wins.
@@ -422,23 +421,29 @@ pub(crate) fn parse(argv: Vec<OsString>) -> Result<Invocation, Failure> {
     if global.version {
         return Ok(Invocation::Text(version()));
     }
-    let Some((name, arguments)) = rest.split_first() else { return Ok(help()) };
-    let name = name.to_string_lossy();
-    if name == "help" {
-        return match arguments.first().map(|verb| verb.to_string_lossy()) {
-            Some(verb) => Verb::parse(&verb, &["--help".into()]).map_or_else(|| Err(unknown(&verb)), done(global)),
-            None => Ok(help()),
-        };
-    }
-    Verb::parse(&name, arguments).map_or_else(|| Err(unknown(&name)), done(global))
-}
-
-fn done(global: Global) -> impl FnOnce(Result<Verb, Rejected>) -> Result<Invocation, Failure> {
-    move |parsed| match parsed {
-        Ok(verb) => Ok(Invocation::Verb { global, verb: Box::new(verb) }),
+    match parse_rest(&rest) {
+        Ok(Some(verb)) => Ok(Invocation::Verb { global, verb: Box::new(verb) }),
+        Ok(None) => Ok(help()),
         Err(Rejected::Help(text)) => Ok(Invocation::Text(text)),
         Err(Rejected::Usage(failure)) => Err(failure.in_log_of(&global)),
     }
+}
+
+/// The verb and what follows it. None: help for all of them.
+fn parse_rest(rest: &[OsString]) -> Result<Option<Verb>, Rejected> {
+    let help = ["--help".into()];
+    let (name, arguments) = match rest {
+        [] => return Ok(None),
+        [help] if help == "help" => return Ok(None),
+        [word, name, ..] if word == "help" => (name, help.as_slice()),
+        [name, arguments @ ..] => (name, arguments),
+    };
+    let name = name.to_string_lossy();
+    let unknown = || {
+        let failure = Failure::new(format!("unknown command {name:?}")).hint("tare --help lists them".into());
+        Err(Rejected::Usage(failure))
+    };
+    Verb::parse(&name, arguments).unwrap_or_else(unknown).map(Some)
 }
 
 fn parse_arguments<A: Args>(mut command: Command, arguments: &[OsString], stop: Stop) -> Result<A, Rejected> {
@@ -460,10 +465,6 @@ fn parse_arguments<A: Args>(mut command: Command, arguments: &[OsString], stop: 
 fn usage(verb: Option<&str>) -> impl FnOnce(String) -> Failure {
     let prefix = verb.map(|verb| format!("{verb}: ")).unwrap_or_default();
     move |message| Failure::new(format!("{prefix}{message}"))
-}
-
-fn unknown(verb: &str) -> Failure {
-    Failure::new(format!("unknown command {verb:?}")).hint("tare --help lists them".into())
 }
 
 /// clap's message without its label, usage and tips.

@@ -33,13 +33,8 @@ impl Global {
         Ok(Runtime { root: self.root_dir()?, cgroup_driver })
     }
 
-    /// The flag, if it says something.
-    pub(crate) fn explicit_root(&self) -> Option<&Path> {
-        self.root.as_deref().filter(|root| !root.as_os_str().is_empty())
-    }
-
     fn root_dir(&self) -> Result<PathBuf, String> {
-        if let Some(root) = self.explicit_root() {
+        if let Some(root) = &self.root {
             let absolute =
                 std::path::absolute(root).map_err(|error| format!("--root {root:?}: {}", report::cause(&error)))?;
             let root = clean(&absolute);

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 /// Where flags end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn is_flag(argument: &OsStr) -> bool {
     argument.len() > 1 && argument.as_bytes()[0] == b'-'
 }
 
-/// One flag in clap's form; takes its value from `rest` if it stands apart. None: a bool that is set to false.
+/// One flag in clap's form; takes its value from `rest` if it stands apart. None: a bool that is set to false, a value that is empty.
 fn flag<'a>(
     command: &Command,
     argument: &OsStr,
@@ -109,6 +109,10 @@ fn flag<'a>(
         // The words that podman looks for when it probes for a flag.
         None => rest.next().ok_or_else(|| format!("flag needs an argument: --{long}"))?,
     };
+    // For Go's flags an empty word is the same as none, but in a list.
+    if value.is_empty() && !matches!(known.get_action(), ArgAction::Append) {
+        return Ok(None);
+    }
     let mut joined = format!("--{long}=").into_bytes();
     joined.extend_from_slice(value.as_bytes());
     Ok(Some(OsString::from_vec(joined)))

@@ -62,7 +62,7 @@ impl Log {
             "json" => Format::Json,
             other => return Err(Failure::new(format!("invalid log-format: {other}"))),
         };
-        let Some(path) = global.log.as_ref().filter(|path| !path.as_os_str().is_empty()) else { return Ok(None) };
+        let Some(path) = &global.log else { return Ok(None) };
         let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
         let file = file.map_err(|error| Failure::new(format!("open log {path:?}: {}", report::cause(&error))))?;
         Ok(Some(Self { file: Arc::new(file), format }))

@@ -1,7 +1,5 @@
 //! One call of [`Runtime`] per verb, and its result on stdout.
 
-use std::path::PathBuf;
-
 use tare_sandbox::container::{CreateOptions, RunOptions, Runtime};
 
 use crate::args::{Container, Global, Verb};
@@ -109,20 +107,15 @@ fn code(result: tare_sandbox::Result<i32>) -> Result<u8, String> {
 impl Container {
     fn options(&self) -> CreateOptions {
         CreateOptions {
-            bundle: given(self.bundle.as_ref()).unwrap_or_else(|| ".".into()),
-            console_socket: given(self.console_socket.as_ref()),
-            pidfd_socket: given(self.pidfd_socket.as_ref()),
-            pid_file: given(self.pid_file.as_ref()),
+            bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
+            console_socket: self.console_socket.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
+            pid_file: self.pid_file.clone(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds,
         }
     }
-}
-
-/// A path; for Go an empty one is the same as none.
-fn given(path: Option<&PathBuf>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty()).cloned()
 }
 
 fn state(runtime: &Runtime, id: &str) -> Result<(), String> {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec, User};
-use serde_json::Value;
+use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxIdMapping, LinuxNamespaceType, Process, Spec, User};
 
 use crate::decode::escape;
 
 mod sysctl;
+mod text;
+
+pub use text::check as text;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,7 @@ pub fn spec(spec: &Spec) -> Result {
     }
     mounts(spec)?;
     hooks(spec)?;
+    devices(linux)?;
     id_mappings(linux)?;
     time_offsets(linux)?;
     restricted_paths(linux)?;
@@ -208,6 +211,16 @@ fn namespaces(linux: &Linux) -> Result {
     Ok(())
 }
 
+fn devices(linux: &Linux) -> Result {
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
+        absolute(&format!("/linux/devices/{index}/path"), device.path())?;
+        if device.typ() == LinuxDeviceType::A {
+            return Err(Finding::new(format!("/linux/devices/{index}/type"), "\"a\" is not the type of a node"));
+        }
+    }
+    Ok(())
+}
+
 fn id_mappings(linux: &Linux) -> Result {
     // UID_GID_MAP_MAX_EXTENTS since Linux 4.15; the kernel answers EINVAL to more.
     const MOST: usize = 340;
@@ -266,39 +279,6 @@ fn restricted_paths(linux: &Linux) -> Result {
         }
     }
     Ok(())
-}
-
-/// Refuses NUL bytes, which end a string for the kernel: `/bin/sh\u0000x` would run `/bin/sh`. JSON can write them
-/// in one way only, so a text without that needs no walk.
-///
-/// # Errors
-/// The pointer of the string.
-pub fn text(text: &[u8]) -> Result {
-    const NUL: &str = "\\u0000";
-    if !std::str::from_utf8(text).is_ok_and(|text| text.contains(NUL)) {
-        return Ok(());
-    }
-    match serde_json::from_slice::<Value>(text) {
-        Ok(document) => nul_in(&document, ""),
-        Err(_) => Ok(()),
-    }
-}
-
-fn nul_in(value: &Value, pointer: &str) -> Result {
-    match value {
-        Value::String(string) if string.contains('\0') => Err(Finding::new(pointer, "contains a NUL byte")),
-        Value::Array(elements) => {
-            elements.iter().enumerate().try_for_each(|(index, element)| nul_in(element, &format!("{pointer}/{index}")))
-        }
-        // Nobody hands an annotation to the kernel.
-        Value::Object(members) => members.iter().filter(|_| pointer != "/annotations").try_for_each(|(key, member)| {
-            if key.contains('\0') {
-                return Err(Finding::new(pointer, "contains a name with a NUL byte"));
-            }
-            nul_in(member, &format!("{pointer}/{}", escape(key)))
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn given(text: Option<&String>) -> bool {

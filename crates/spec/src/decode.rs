@@ -44,6 +44,7 @@ pub fn process(path: &Path, text: &[u8]) -> Result<Process, Error> {
 /// One line: path, line, column, JSON pointer, cause.
 pub fn resources(path: &Path, text: &[u8]) -> Result<LinuxResources, Error> {
     let mut resources: LinuxResources = decode(path, text, tolerate_resources)?;
+    check::text(text).map_err(|finding| finding.at(path, text))?;
     settle_pids(&mut resources, text, "/pids/limit");
     Ok(resources)
 }

@@ -1,9 +1,8 @@
 //! The document that the `spec` verb writes: what `runc spec` writes, but for the hostname.
 
-use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use crate::{Error, OCI_VERSION};
+use crate::OCI_VERSION;
 
 /// Whether the host has only the one, unified cgroup hierarchy; then the container gets a cgroup namespace too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,12 +103,54 @@ pub fn rootless_document(cgroups: Cgroups, uid: u32, gid: u32) -> Value {
     document
 }
 
-/// A template as oci-spec's type.
-///
-/// # Errors
-/// None for the documents of this module.
-pub fn spec(document: Value) -> Result<Spec, Error> {
-    serde_json::from_value(document).map_err(|error| Error::Invalid(format!("template: {error}")))
+/// The members of the documents in the order in which people read them: the specification's.
+#[rustfmt::skip]
+const ORDER: &[&str] = &[
+    "ociVersion", "process", "root", "hostname", "mounts", "linux", // the document
+    "terminal", "user", "args", "env", "cwd", "capabilities", "rlimits", "noNewPrivileges", // process
+    "uid", "gid", "bounding", "effective", "permitted", // its user and capabilities
+    "destination", "type", "source", "options", "hard", "soft", "path", "readonly", // mounts, limits, root
+    "uidMappings", "gidMappings", "resources", "namespaces", "maskedPaths", "readonlyPaths", // linux
+    "containerID", "hostID", "size", "devices", "allow", "access", // below it
+];
+
+/// A document as text, indented by tabs.
+pub fn text(document: &Value) -> String {
+    let mut text = String::new();
+    write(&mut text, document, 1);
+    text.push('\n');
+    text
+}
+
+fn write(text: &mut String, value: &Value, depth: usize) {
+    let indent = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n('\t', depth));
+    };
+    match value {
+        Value::Array(elements) if !elements.is_empty() => {
+            for (index, element) in elements.iter().enumerate() {
+                text.push(if index == 0 { '[' } else { ',' });
+                indent(text, depth);
+                write(text, element, depth + 1);
+            }
+            indent(text, depth - 1);
+            text.push(']');
+        }
+        Value::Object(members) if !members.is_empty() => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(key, _)| ORDER.iter().position(|known| known == key));
+            for (index, (key, member)) in members.into_iter().enumerate() {
+                text.push(if index == 0 { '{' } else { ',' });
+                indent(text, depth);
+                text.push_str(&format!("{}: ", Value::from(key.as_str())));
+                write(text, member, depth + 1);
+            }
+            indent(text, depth - 1);
+            text.push('}');
+        }
+        other => text.push_str(&other.to_string()),
+    }
 }
 
 #[cfg(test)]

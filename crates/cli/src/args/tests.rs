@@ -91,9 +91,9 @@ fn the_last_of_several_counts() {
 fn values_may_begin_with_a_hyphen_or_be_empty() {
     let Verb::Update(update) = verb("update --memory -1 --pids-limit -1 --cpuset-cpus '' web").1 else { panic!() };
     assert_eq!((update.memory, update.pids_limit), (Some("-1".into()), Some("-1".into())));
-    assert_eq!(update.cpuset_cpus, Some(String::new()));
+    assert_eq!(update.cpuset_cpus, None);
     let Verb::Create(create) = verb("create --bundle '' --console-socket= web").1 else { panic!() };
-    assert_eq!(create.container.console_socket, Some("".into()));
+    assert_eq!((create.container.bundle, create.container.console_socket), (None, None));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_wrong_use_is_told_in_one_line() {
         ("--root", "flag needs an argument: --root"),
         (
             "create --preserve-fds -1 web",
-            "create: invalid value '-1' for '--preserve-fds <N>': invalid digit found in string",
+            "create: invalid value '-1' for '--preserve-fds <N>': -1 is not in 0..=4294967295",
         ),
         ("frobnicate web", "unknown command \"frobnicate\""),
         ("help frobnicate", "unknown command \"frobnicate\""),

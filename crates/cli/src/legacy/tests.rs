@@ -1,5 +1,3 @@
-use clap::ArgAction;
-
 use super::*;
 
 fn command() -> Command {
@@ -25,7 +23,8 @@ fn flags_become_what_clap_expects() {
         ("web -bundle /b -d", Stop::Never, "web --bundle=/b --detach"),
         ("-b=/b web", Stop::Never, "--bundle=/b web"),
         ("--bundle=/b=c web", Stop::Never, "--bundle=/b=c web"),
-        ("--bundle '' web", Stop::Never, "--bundle= web"),
+        ("--bundle '' --bundle= web", Stop::Never, "web"),
+        ("--env '' web", Stop::Never, "--env= web"),
         ("--bundle -d web", Stop::Never, "--bundle=-d web"),
         ("-e A=1 -e B=-2 web", Stop::Never, "--env=A=1 --env=B=-2 web"),
         ("--other -o web", Stop::Never, "--other -o web"),

@@ -4,7 +4,6 @@ use std::fs;
 
 use tare_sandbox::container::ExecOptions;
 
-use super::given;
 use crate::args::Exec;
 use crate::report::cause;
 use crate::user;
@@ -15,10 +14,10 @@ impl Exec {
     /// # Errors
     /// One line that names the flag.
     pub(super) fn options(&self) -> Result<ExecOptions, String> {
-        let process = match given(self.process.as_ref()) {
+        let process = match &self.process {
             Some(path) => {
-                let text = fs::read(&path).map_err(|error| format!("--process {path:?}: {}", cause(&error)))?;
-                Some(tare_spec::decode::process(&path, &text).map_err(|error| error.to_string())?)
+                let text = fs::read(path).map_err(|error| format!("--process {path:?}: {}", cause(&error)))?;
+                Some(tare_spec::decode::process(path, &text).map_err(|error| error.to_string())?)
             }
             None if self.args.is_empty() => return Err("no program given".into()),
             None => None,
@@ -30,23 +29,22 @@ impl Exec {
         let additional_gids = additional_gids
             .map(|gid| user::id(gid).map_err(|cause| format!("--additional-gids: {cause}")))
             .collect::<Result<_, _>>()?;
-        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         Ok(ExecOptions {
             process,
             args: self.args.clone(),
             tty: self.tty,
             env: self.env.clone(),
-            cwd: given(self.cwd.as_ref()),
-            user: text(&self.user).map(|word| user::parse(&word)).transpose()?,
+            cwd: self.cwd.clone(),
+            user: self.user.as_deref().map(user::parse).transpose()?,
             additional_gids,
             caps: self.cap.clone(),
             no_new_privs: self.no_new_privs,
-            apparmor: text(&self.apparmor),
-            process_label: text(&self.process_label),
+            apparmor: self.apparmor.clone(),
+            process_label: self.process_label.clone(),
             detach: self.detach,
-            console_socket: given(self.console_socket.as_ref()),
-            pidfd_socket: given(self.pidfd_socket.as_ref()),
-            pid_file: given(self.pid_file.as_ref()),
+            console_socket: self.console_socket.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
+            pid_file: self.pid_file.clone(),
             preserve_fds: self.preserve_fds,
             ignore_paused: self.ignore_paused,
             cgroup: self.cgroup.clone(),

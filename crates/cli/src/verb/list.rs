@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use tare_sandbox::container::{Runtime, State};
 
-use super::{print, print_json};
+use super::print;
 use crate::args::{Global, List};
 use crate::report::cause;
 
@@ -19,7 +19,7 @@ pub(super) fn write(runtime: &Runtime, global: &Global, list: &List) -> Result<(
     // Nobody has made a container yet: fine, unless the caller says that there is a root.
     let listed = match std::fs::metadata(&runtime.root) {
         Ok(_) => runtime.list().map_err(|error| error.to_string())?,
-        Err(error) if error.kind() == ErrorKind::NotFound && global.explicit_root().is_none() => Vec::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound && global.root.is_none() => Vec::new(),
         Err(error) => return Err(format!("--root {:?}: {}", runtime.root, cause(&error))),
     };
     let mut states = Vec::new();
@@ -33,7 +33,7 @@ pub(super) fn write(runtime: &Runtime, global: &Global, list: &List) -> Result<(
         _ if list.quiet => print(&states.iter().map(|state| format!("{}\n", state.id)).collect::<String>()),
         // As runc, whose list in Go is then nil.
         "json" if states.is_empty() => print("null\n"),
-        "json" => print_json(&states, "\n"),
+        "json" => print(&(serde_json::to_string(&states).map_err(|error| error.to_string())? + "\n")),
         _ => print(&table(&states)),
     }
 }

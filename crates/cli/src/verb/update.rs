@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use super::given;
 use crate::args::Update;
 use crate::report::cause;
 use crate::size;
@@ -18,8 +17,8 @@ impl Update {
     /// # Errors
     /// One line that names the flag.
     pub(super) fn limits(&self) -> Result<LinuxResources, String> {
-        let mut resources = match given(self.resources.as_ref()) {
-            Some(path) => read(&path)?,
+        let mut resources = match &self.resources {
+            Some(path) => read(path)?,
             None => self.flags()?,
         };
         // "No memory limit" means swap too, unless that is spoken of: v1 would refuse a limit of both below the first.
@@ -34,7 +33,7 @@ impl Update {
 
     fn flags(&self) -> Result<LinuxResources, String> {
         for (flag, value) in [("l3-cache-schema", &self.l3_cache_schema), ("mem-bw-schema", &self.mem_bw_schema)] {
-            if value.as_ref().is_some_and(|schema| !schema.is_empty()) {
+            if value.is_some() {
                 return Err(format!("--{flag} is not supported by this version of tare"));
             }
         }
@@ -56,8 +55,8 @@ impl Update {
         cpu.set_idle(number("cpu-idle", self.cpu_idle.as_deref())?);
         cpu.set_realtime_runtime(number("cpu-rt-runtime", self.cpu_rt_runtime.as_deref())?);
         cpu.set_realtime_period(number("cpu-rt-period", self.cpu_rt_period.as_deref())?);
-        cpu.set_cpus(self.cpuset_cpus.clone().filter(|cpus| !cpus.is_empty()));
-        cpu.set_mems(self.cpuset_mems.clone().filter(|mems| !mems.is_empty()));
+        cpu.set_cpus(self.cpuset_cpus.clone());
+        cpu.set_mems(self.cpuset_mems.clone());
 
         let mut resources = LinuxResources::default();
         resources.set_memory(Some(memory).filter(|memory| *memory != LinuxMemory::default()));
@@ -90,17 +89,14 @@ fn read(path: &Path) -> Result<LinuxResources, String> {
     tare_spec::decode::resources(name, &text).map_err(|error| error.to_string())
 }
 
-/// A number; for Go's flags an empty word is the same as none.
 fn number<T: FromStr>(flag: &str, word: Option<&str>) -> Result<Option<T>, String>
 where
     T::Err: std::fmt::Display,
 {
-    let word = word.filter(|word| !word.is_empty());
     word.map(|word| word.parse().map_err(|error| format!("--{flag} {word:?}: {error}"))).transpose()
 }
 
 fn bytes(flag: &str, word: Option<&str>) -> Result<Option<i64>, String> {
-    let word = word.filter(|word| !word.is_empty());
     word.map(|word| size::parse(word).map_err(|cause| format!("--{flag}: {cause}"))).transpose()
 }
 

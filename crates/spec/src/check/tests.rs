@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::template::{self, Cgroups};
@@ -117,6 +117,9 @@ fn each_fault_is_found_and_named() {
             "/hooks/startContainer/1/timeout",
         ),
         ("/hostname", json!("a\u{0}b"), "/hostname"),
+        ("/linux/resources", json!([]), "/linux/resources"),
+        ("/linux/devices", json!([{"path": "dev/x", "type": "c"}]), "/linux/devices/0/path"),
+        ("/linux/devices", json!([{"path": "/dev/x", "type": "a"}]), "/linux/devices/0/type"),
     ];
     for (pointer, value, expected) in cases {
         let found = check(&changed(pointer, value.clone())).expect_err(&format!("{pointer} {value}"));

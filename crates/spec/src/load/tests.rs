@@ -67,7 +67,7 @@ fn a_bundle_is_loaded() {
 fn an_error_names_path_line_column_pointer_and_cause() {
     let dir = Dir::new();
     let text = "{\n  \"ociVersion\": \"1.0.0\",\n  \"process\": {\"args\": [\"sh\", 7]}\n}";
-    assert_eq!(dir.refusal(text), "3:31: /process/args/1: invalid type: integer `7`, expected a string");
+    assert_eq!(dir.refusal(text), "3:30: /process/args/1: invalid type: integer `7`, expected a string");
     let text =
         "{\n  \"ociVersion\": \"1.0.0\",\n  \"root\": {\"path\": \"rootfs\"},\n  \"linux\": {\"namespaces\": 5}\n}";
     assert_eq!(dir.refusal(text), "4:27: /linux/namespaces: invalid type: integer `5`, expected an array");
@@ -256,7 +256,7 @@ fn a_process_is_decoded_with_the_same_errors() {
         ("{\"cwd\": \"/\", \"args\": [\"a\\u0000\"]}", "p.json:1:23: /args/0: contains a NUL byte"),
         (
             "{\"cwd\": \"/\", \"args\": [\"a\"], \"selinuxLabel\": \"x\"}",
-            "p.json:1:44: /selinuxLabel: not supported by this version of tare",
+            "p.json:1:45: /selinuxLabel: not supported by this version of tare",
         ),
     ] {
         assert_eq!(process(text).unwrap_err(), expected);

@@ -17,12 +17,12 @@ fn runc_spec(arguments: &[&str]) -> Option<Value> {
     // Its own version and name.
     document["ociVersion"] = OCI_VERSION.into();
     document["hostname"] = "tare".into();
-    // Before 1.2 there was an ambient set, before 1.1.2 an inheritable one.
+    // Older ones have an ambient set, still older ones an inheritable one (CVE-2022-29162).
     let capabilities = document["process"]["capabilities"].as_object_mut().unwrap();
     capabilities.remove("ambient");
     capabilities.remove("inheritable");
     let masked = document["linux"]["maskedPaths"].as_array_mut().unwrap();
-    // Since 1.4.
+    // Older ones do not have it.
     if !masked.iter().any(|path| path == "/sys/devices/virtual/tpm") {
         masked.push("/sys/devices/virtual/tpm".into());
     }
@@ -44,9 +44,27 @@ fn the_rootless_document_too() {
 }
 
 #[test]
-fn the_documents_survive_oci_spec() {
+fn the_text_is_the_document_in_the_order_of_the_specification() {
     for document in [document(Cgroups::Unified), rootless_document(Cgroups::Legacy, 1, 2)] {
-        let spec = spec(document.clone()).unwrap();
-        assert_eq!(serde_json::to_value(spec).unwrap(), document);
+        let text = text(&document);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+        assert!(text.starts_with("{\n\t\"ociVersion\": \"1.3.0\",\n\t\"process\": {\n\t\t\"terminal\": true,"));
+        assert!(text.ends_with("\n\t\t]\n\t}\n}\n"));
+        let at = |key: &str| text.find(&format!("\n\t\"{key}\"")).unwrap();
+        let order = ["ociVersion", "process", "root", "hostname", "mounts", "linux"];
+        assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])));
     }
+}
+
+#[test]
+fn every_member_has_its_place() {
+    fn check(value: &Value) {
+        for (key, member) in value.as_object().into_iter().flatten() {
+            assert!(ORDER.contains(&key.as_str()), "{key}");
+            check(member);
+        }
+        value.as_array().into_iter().flatten().for_each(check);
+    }
+    check(&document(Cgroups::Unified));
+    check(&rootless_document(Cgroups::Unified, 1, 2));
 }

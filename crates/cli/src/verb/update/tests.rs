@@ -20,7 +20,7 @@ fn flags_become_limits_and_nothing_else_is_touched() {
         ("--memory-reservation=1k web", json!({"memory": {"reservation": 1024}})),
         ("--cpu-quota=-1 --cpu-period=100000 web", json!({"cpu": {"quota": -1, "period": 100_000}})),
         ("--cpu-share=512 --cpu-burst=0 --cpu-idle=1 web", json!({"cpu": {"shares": 512, "burst": 0, "idle": 1}})),
-        ("--cpuset-cpus=0-1 --cpuset-mems= web", json!({"cpu": {"cpus": "0-1"}})),
+        ("--cpuset-cpus=0-1 web", json!({"cpu": {"cpus": "0-1"}})),
         ("--pids-limit=-1 web", json!({"pids": {"limit": -1}})),
         ("--blkio-weight=0 web", json!({})),
         ("--blkio-weight=10 web", json!({"blockIO": {"weight": 10}})),
