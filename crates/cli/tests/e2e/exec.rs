@@ -1,0 +1,293 @@
+//! exec: one more process in a running container.
+
+use std::fs;
+
+use serde_json::json;
+use tare_testkit::{Bundle, Container, Runtime, TempDir, host, known, wait_until};
+
+use crate::{runtime, words};
+
+/// Runs a check in a running container of this bundle.
+fn within(bundle: &Bundle, check: impl FnOnce(&Runtime, &Container<'_>)) {
+    let runtime = runtime();
+    let container = runtime.container(bundle);
+    container.up();
+    check(&runtime, &container);
+}
+
+#[test]
+fn exec_passes_args_and_the_exit_code() {
+    within(&Bundle::sleeper(), |_, container| {
+        let script = "for a in \"$@\"; do echo \"<$a>\"; done; exit 42";
+        let output = container.exec(["sh", "-c", script, "sh", "", "two words", "-x", "--y"]).exits(42);
+        assert_eq!(output.lines(), ["<>", "<two words>", "<-x>", "<--y>"]);
+        for code in [0, 1, 126, 127, 255] {
+            container.exec(["sh", "-c", &format!("exit {code}")]).exits(code);
+        }
+        container.exec(["sh", "-c", "kill -TERM $$"]).exits(128 + 15);
+    });
+}
+
+#[test]
+fn exec_has_the_configs_environment_and_its_own() {
+    within(&Bundle::sleeper().env("FROM_CONFIG=1").env("BOTH=config"), |_, container| {
+        let output = container.exec_with(&["--env", "OWN=2", "-e", "BOTH=own"], ["env"]).ok();
+        let lines = output.lines();
+        for expected in ["FROM_CONFIG=1", "OWN=2", "HOME=/root"] {
+            assert!(lines.contains(&expected), "{expected}: {output}");
+        }
+        assert_eq!(lines.iter().rfind(|line| line.starts_with("BOTH=")), Some(&"BOTH=own"));
+    });
+}
+
+#[test]
+fn exec_has_the_configs_cwd_or_its_own() {
+    within(&Bundle::sleeper().set("/process/cwd", json!("/usr")), |_, container| {
+        assert_eq!(container.exec(["pwd"]).ok().text(), "/usr");
+        assert_eq!(container.exec_with(&["--cwd", "/bin"], ["pwd"]).ok().text(), "/bin");
+    });
+}
+
+#[test]
+fn exec_has_the_configs_user_or_its_own() {
+    within(&Bundle::sleeper().user(7, 8), |_, container| {
+        let ids = ["sh", "-c", "id -u; id -g"];
+        assert_eq!(container.exec(ids).ok().lines(), ["7", "8"]);
+        assert_eq!(container.exec_with(&["--user", "1000:1001"], ids).ok().lines(), ["1000", "1001"]);
+        let alone = container.exec_with(&["-u", "1000"], ids).ok();
+        assert_eq!(alone.lines()[0], "1000");
+    });
+}
+
+#[test]
+fn exec_takes_additional_gids() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 has no --additional-gids");
+    within(&Bundle::sleeper(), |_, container| {
+        let options = ["--additional-gids", "100", "-g", "200", "-u", "5:6"];
+        let output = container.exec_with(&options, ["grep", "Groups:", "/proc/self/status"]).ok();
+        assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["Groups:", "100", "200"]);
+    });
+}
+
+/// CVE-2026-30892 and its class: what is no number is no user, and never root.
+#[test]
+fn cve_2026_30892_a_bad_exec_user_is_refused() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 wraps 4294967296 to 0 (security.md 1 F)", Crun: "1.8.1 takes garbage for 0");
+    within(&Bundle::sleeper(), |_, container| {
+        for user in ["4294967296", "-1", "root", "0x10", "1e3", "1:", "1:x", "1:2:3", " 1", ""] {
+            let output = container.verb("exec").arg(format!("--user={user}")).args([container.id(), "id", "-u"]).run();
+            let output = output.fails(&[]);
+            assert_eq!(output.stdout, "", "{user:?}");
+        }
+        for (user, uid) in [("1", "1"), ("1000:1000", "1000"), ("4294967294", "4294967294")] {
+            assert_eq!(container.exec_with(&["--user", user], ["id", "-u"]).ok().text(), uid);
+        }
+    });
+}
+
+#[test]
+fn exec_fails_with_255_when_it_cannot_run() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1 (contracts.md 2.2)");
+    within(&Bundle::sleeper(), |_, container| {
+        container.exec(["no-such-program"]).exits(255).fails(&["executable file not found in $PATH"]);
+        container.exec(["/no/such/program"]).exits(255).fails(&["no such file or directory"]);
+        container.exec(["/etc/passwd"]).exits(255).fails(&["permission denied"]);
+        container.exec_with(&["--pid-file", "/no/such/dir/pid"], ["true"]).exits(255);
+        container.exec_with(&["--process", "/no/such/file"], [""; 0]).exits(255);
+    });
+}
+
+#[test]
+fn exec_in_an_unknown_container_fails_with_255() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1 (contracts.md 2.2)");
+    let bundle = Bundle::new();
+    runtime.container(&bundle).exec(["true"]).exits(255).fails(&["does not exist"]);
+}
+
+#[test]
+fn exec_in_a_stopped_container_is_refused() {
+    let runtime = runtime();
+    let bundle = Bundle::new();
+    let container = runtime.container(&bundle);
+    container.up().wait_for("stopped");
+    container.exec(["true"]).fails(&words(&runtime, "cannot exec in a stopped container", "is not running"));
+}
+
+#[test]
+fn exec_in_a_created_container_works() {
+    let runtime = runtime();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    assert_eq!(container.shell("hostname"), "tare-test");
+    container.is("created");
+}
+
+#[test]
+fn exec_without_args_is_refused() {
+    within(&Bundle::sleeper(), |_, container| {
+        container.exec([""; 0]).fails(&[]);
+    });
+}
+
+#[test]
+fn exec_takes_a_process_document() {
+    let dir = TempDir::new("process");
+    let process = json!({
+        "args": ["sh", "-c", "id -u; id -g; pwd; env; grep NoNewPrivs /proc/self/status; umask; ulimit -n"],
+        "cwd": "/usr",
+        "env": ["PATH=/bin", "ONLY=this"],
+        "user": {"uid": 11, "gid": 12, "umask": 0o077},
+        "noNewPrivileges": true,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}],
+    });
+    fs::write(dir.join("process.json"), process.to_string()).unwrap();
+    let bundle = Bundle::sleeper().env("FROM_CONFIG=1").set("/process/noNewPrivileges", json!(false));
+    let crun = runtime();
+    known!(crun, Crun: "1.8.1 passes the config's environment and limits too");
+    within(&bundle, |_, container| {
+        for flag in ["-p", "--process"] {
+            let file = dir.join("process.json");
+            let output = container.verb("exec").arg(flag).arg(file).arg(container.id()).run().ok();
+            let lines = output.lines();
+            assert_eq!(lines[..3], ["11", "12", "/usr"], "{output}");
+            for expected in ["ONLY=this", "NoNewPrivs:\t1", "0077", "64"] {
+                assert!(lines.contains(&expected), "{expected}: {output}");
+            }
+            assert!(!output.stdout.contains("FROM_CONFIG"), "{output}");
+        }
+    });
+}
+
+#[test]
+fn exec_detached_returns_and_writes_the_pid() {
+    within(&Bundle::sleeper(), |_, container| {
+        let dir = TempDir::new("pid");
+        let file = dir.join("pid");
+        let options = ["--detach", "--pid-file", file.to_str().unwrap()];
+        container.exec_with(&options, ["sleep", "1234"]).ok();
+        let text = fs::read_to_string(&file).unwrap();
+        let pid: i32 = text.parse().expect("a number and no newline");
+        assert!(host::is_alive(pid));
+        assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().contains("1234"));
+        wait_until("ps shows it", || container.call("ps", &["--format", "json"]).json().as_array().unwrap().contains(&json!(pid)));
+        container.delete_force().ok();
+        wait_until("it ends with the container", || !host::is_alive(pid));
+    });
+}
+
+#[test]
+fn exec_joins_all_namespaces_the_root_and_the_cgroups() {
+    let bundle = Bundle::sleeper().namespace("cgroup");
+    within(&bundle, |_, container| {
+        let script = "for n in pid net ipc uts mnt cgroup user; do readlink /proc/self/ns/$n; done; hostname; readlink /proc/1/ns/mnt; cat /proc/$$/status | grep NSpid";
+        let output = container.exec(["sh", "-c", script]).ok();
+        for (index, kind) in ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user"].into_iter().enumerate() {
+            assert_eq!(output.lines()[index], container.link(&format!("ns/{kind}")).to_str().unwrap(), "{kind}");
+        }
+        assert_eq!(output.lines()[7], "tare-test");
+        let init = container.proc("cgroup");
+        let dir = TempDir::new("pid");
+        let file = dir.join("pid");
+        container.exec_with(&["-d", "--pid-file", file.to_str().unwrap()], ["sleep", "1234"]).ok();
+        let pid = fs::read_to_string(file).unwrap();
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap(), init);
+    });
+}
+
+#[test]
+fn exec_joins_the_user_namespace() {
+    within(&Bundle::sleeper().user_namespace(100_000, 65536), |_, container| {
+        let output = container.exec(["sh", "-c", "id -u; readlink /proc/self/ns/user; head -n 1 /proc/self/uid_map"]).ok();
+        assert_eq!(output.lines()[..2], ["0", container.link("ns/user").to_str().unwrap()]);
+        assert_eq!(output.lines()[2].split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    });
+}
+
+const CAPABILITIES: &str = "grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb):' /proc/self/status | cut -f2";
+
+/// CVE-2022-29162, CVE-2022-27650, CVE-2025-27612: exec never has an inheritable set that was not asked for.
+#[test]
+fn cve_2022_29162_exec_has_the_configs_capabilities_and_none_inheritable() {
+    within(&Bundle::sleeper(), |_, container| {
+        let (none, set) = ("0000000000000000", "0000000020000420");
+        assert_eq!(container.shell(CAPABILITIES).lines().collect::<Vec<_>>(), [none, set, set, set, none]);
+        let output = container.exec_with(&["--cap", "CAP_CHOWN"], ["sh", "-c", CAPABILITIES]).ok();
+        assert_eq!(output.lines()[0], none);
+        assert_eq!(output.lines()[1..4], ["0000000020000421"; 3]);
+    });
+}
+
+#[test]
+fn exec_has_the_configs_limits_and_flags() {
+    within(&Bundle::sleeper().set("/process/oomScoreAdj", json!(77)), |_, container| {
+        let script = "ulimit -n; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj; umask";
+        assert_eq!(container.shell(script).lines().collect::<Vec<_>>(), ["1024", "NoNewPrivs:\t1", "77", "0022"]);
+    });
+}
+
+#[test]
+fn exec_no_new_privs_sets_it() {
+    within(&Bundle::sleeper().set("/process/noNewPrivileges", json!(false)), |_, container| {
+        let show = ["grep", "NoNewPrivs", "/proc/self/status"];
+        assert_eq!(container.exec(show).ok().text(), "NoNewPrivs:\t0");
+        assert_eq!(container.exec_with(&["--no-new-privs"], show).ok().text(), "NoNewPrivs:\t1");
+    });
+}
+
+#[test]
+fn exec_passes_stdin_stdout_and_stderr() {
+    within(&Bundle::sleeper(), |_, container| {
+        let exec = container.verb("exec").args([container.id(), "sh", "-c", "cat; echo err >&2"]);
+        let output = exec.stdin("through\n").run().ok();
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("through\n", "err\n"));
+    });
+}
+
+#[test]
+fn exec_has_nothing_but_stdio_open_and_preserves_what_is_asked() {
+    within(&Bundle::sleeper(), |_, container| {
+        let show = ["sh", "-c", "ls /proc/$$/fd; true"];
+        let script = "exec \"$@\" 9</ 8</etc 3</etc/hostname 4</etc/hostname";
+        let plain = container.verb("exec").arg(container.id()).args(show).through_shell(script).run().ok();
+        assert_eq!(plain.lines(), ["0", "1", "2"]);
+        let preserving = container.verb("exec").args(["--preserve-fds", "1", container.id()]).args(show);
+        assert_eq!(preserving.through_shell(script).run().ok().lines(), ["0", "1", "2", "3"]);
+    });
+}
+
+#[test]
+fn exec_forwards_signals() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 does not forward signals in an exec");
+    within(&Bundle::sleeper(), |_, container| {
+        let script = "trap 'exit 43' TERM; echo ready; while :; do sleep 0.05; done";
+        let running = container.verb("exec").args([container.id(), "sh", "-c", script]).spawn();
+        wait_until("the trap is set", || running.stdout_so_far() == "ready\n");
+        running.signal(rustix::process::Signal::TERM);
+        running.wait().exits(43);
+    });
+}
+
+/// CVE-2016-9962: what enters a container is not to be looked into from there.
+#[test]
+fn cve_2016_9962_an_exec_shows_nothing_of_the_host() {
+    let script = "while :; do for p in /proc/[0-9]*; do readlink $p/cwd $p/root $p/exe; ls -l $p/fd; done; done 2>/dev/null";
+    let bundle = Bundle::script(script).capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"]);
+    let runtime = runtime();
+    known!(runtime, Crun: "shows the pipes and the path of its own binary");
+    let container = runtime.container(&bundle);
+    let running = container.spawn();
+    wait_until("it looks", || !running.stdout_so_far().is_empty());
+    for _ in 0..40 {
+        container.exec(["true"]).ok();
+    }
+    let seen = running.stdout_so_far();
+    let host_path = seen.lines().find(|line| line.contains("/sys/fs/cgroup/") || line.contains("/root/") && line.contains(runtime.tag()));
+    assert_eq!(host_path, None);
+    container.delete_force().ok();
+}

@@ -1,0 +1,193 @@
+//! Nothing is left, whatever happens. (Every other test ends with the same look around.)
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tare_testkit::{Bundle, Residue, TempDir, known, wait_until};
+
+use crate::runtime;
+
+#[test]
+fn many_runs_leave_nothing() {
+    let runtime = runtime();
+    let bundle = Bundle::new();
+    bundle.write();
+    let residue = Residue::before(&runtime);
+    for _ in 0..30 {
+        runtime.run(&bundle).ok();
+    }
+    residue.assert_none();
+}
+
+#[test]
+fn many_runs_at_once_leave_nothing() {
+    let runtime = runtime();
+    let bundle = Bundle::script("exit 3");
+    bundle.write();
+    for _ in 0..3 {
+        let spawn = |_| runtime.raw().arg("run").arg("--bundle").arg(bundle.path()).arg(runtime.id("c")).spawn();
+        let running: Vec<_> = (0..8).map(spawn).collect();
+        for run in running {
+            run.wait().exits(3);
+        }
+    }
+    Residue::of(&runtime).assert_none();
+}
+
+#[test]
+fn failures_at_every_step_leave_nothing() {
+    let runtime = runtime();
+    let bundles = [
+        Bundle::new().set("/root/path", json!("nonexistent")),
+        Bundle::new().bind("/nonexistent", "/v", &["bind"]),
+        Bundle::new().mount(json!({"destination": "/v", "type": "nosuchfs", "source": "x"})),
+        Bundle::new().args(["nonexistent"]),
+        Bundle::new().set("/process/cwd", json!("/etc/passwd")),
+        Bundle::new().set("/linux/sysctl", json!({"net.ipv4.nonexistent": "1"})),
+        Bundle::new().join_namespace("network", "/nonexistent"),
+        Bundle::new().hook_script("createRuntime", "exit 1"),
+        Bundle::new().hook_script("createContainer", "exit 1"),
+        Bundle::new().resource("pids", json!({"limit": 10})).args(["nonexistent"]),
+    ];
+    for bundle in bundles {
+        for verb in ["create", "run"] {
+            let container = runtime.container(&bundle);
+            container.call(verb, &[]).fails(&[]);
+            Residue::of(&runtime).assert_none();
+        }
+    }
+}
+
+/// Whatever moment the runtime is killed at, `delete --force` cleans up.
+#[test]
+fn a_create_killed_at_any_moment_can_be_deleted() {
+    let mut runtime = runtime();
+    runtime.leaves_residue();
+    known!(runtime, Runc: "1.1.5 leaks cgroups (security.md 3)", Crun: "1.8.1 leaks cgroups");
+    let bundle = Bundle::sleeper();
+    for round in 0..30 {
+        let container = runtime.container(&bundle);
+        let running = container.verb("create").arg(container.id()).spawn();
+        // Not a wait for something: the moments are spread over the time a create takes.
+        std::thread::sleep(Duration::from_micros(1500 * round));
+        running.signal(Signal::KILL);
+        let _ = running.wait();
+        container.delete_force().ok();
+        container.is("none");
+        Residue::of(&runtime).assert_none();
+    }
+}
+
+#[test]
+fn a_created_init_has_no_directory_of_the_host_open() {
+    let runtime = runtime();
+    known!(runtime, Runc: "CVE-2024-21626: /sys/fs/cgroup");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.verb("create").arg(container.id()).through_shell("exec \"$@\" 9</ 8</etc").run().ok();
+    let fds = format!("/proc/{}/fd", container.pid());
+    for entry in fs::read_dir(fds).unwrap().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        // Through the link itself: a path of the host is looked up here, one of the container is not.
+        let is_dir = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
+        assert!(!is_dir, "{} is {}", entry.path().display(), target.display());
+    }
+}
+
+#[test]
+fn list_survives_what_is_no_container() {
+    let mut runtime = runtime();
+    runtime.leaves_residue();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    fs::create_dir(runtime.root().join("half-made")).unwrap();
+    let output = runtime.list(&["-q"]);
+    assert!(output.lines().contains(&container.id()), "{output}");
+    runtime.verb(["delete", "--force", "half-made"]).ok();
+}
+
+#[test]
+fn a_broken_state_file_hides_no_other_container() {
+    let mut runtime = runtime();
+    runtime.leaves_residue();
+    known!(runtime, Runc: "delete --force refuses (security.md 3)", Crun: "delete --force forgets init (security.md 3)");
+    let bundle = Bundle::sleeper();
+    let (healthy, broken) = (runtime.container(&bundle), runtime.container(&bundle));
+    healthy.up();
+    broken.create().ok();
+    for entry in fs::read_dir(runtime.root().join(broken.id())).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().contains("state") {
+            fs::write(entry.path(), "{ not json").unwrap();
+        }
+    }
+    assert!(runtime.list(&["-q"]).lines().contains(&healthy.id()));
+    broken.call("state", &[]).fails(&[]);
+    broken.delete_force().ok();
+    healthy.is("running");
+    healthy.delete_force().ok();
+    Residue::of(&runtime).assert_none();
+}
+
+#[test]
+fn a_root_that_cannot_be_written_is_refused_cleanly() {
+    let runtime = runtime();
+    let dir = TempDir::new("readonly");
+    let bundle = Bundle::new();
+    bundle.write();
+    let script = format!("mount -t tmpfs -o ro none {} && exec \"$@\"", dir.path().display());
+    let create = runtime.bare().arg("--root").arg(dir.join("root")).args(["create", "--bundle"]);
+    let create = create.arg(bundle.path()).arg(runtime.id("c")).through_shell(&script);
+    create.through_shell("exec unshare --mount --propagation private \"$@\"").run().fails(&["read-only"]);
+}
+
+#[test]
+fn the_root_is_made_private() {
+    let runtime = runtime();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let mode = |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+    assert_eq!(mode(runtime.root()) & 0o022, 0);
+    assert_eq!(mode(runtime.root().join(container.id())) & 0o022, 0);
+}
+
+#[test]
+fn hundreds_of_mounts_work() {
+    let runtime = runtime();
+    let mut bundle = Bundle::script("wc -l < /proc/self/mountinfo");
+    for index in 0..400 {
+        bundle = bundle.mount(json!({"destination": format!("/m/{index}"), "type": "tmpfs", "source": "t", "options": ["size=4k"]}));
+    }
+    let output = runtime.run(&bundle).ok();
+    assert!(output.text().parse::<u32>().unwrap() > 400, "{output}");
+}
+
+#[test]
+fn many_binds_work_with_few_fds() {
+    let runtime = runtime();
+    known!(runtime, Crun: "EMFILE (security.md 3)");
+    let source = TempDir::new("source");
+    let mut bundle = Bundle::script("echo ran").set("/process/rlimits", json!([]));
+    for index in 0..300 {
+        bundle = bundle.bind(source.path(), &format!("/m/{index}"), &["rbind"]);
+    }
+    let container = runtime.container(&bundle);
+    let output = container.verb("run").arg(container.id()).through_shell("ulimit -n 128; exec \"$@\"").run().ok();
+    assert_eq!(output.text(), "ran");
+}
+
+#[test]
+fn a_fork_bomb_is_held_and_deleted() {
+    let runtime = runtime();
+    let bundle = Bundle::script("while :; do sleep 1000 & done").resource("pids", json!({"limit": 40}));
+    let container = runtime.container(&bundle);
+    let running = container.spawn();
+    wait_until("it runs", || container.status() == "running");
+    container.delete_force().ok();
+    let _ = running.wait();
+    container.is("none");
+}

@@ -1,0 +1,35 @@
+//! The behaviour of a runtime as its callers see it: everything goes through the command line.
+//!
+//! `TARE_UNDER_TEST=runc cargo test -p tare --test e2e` proves the tests themselves on runc.
+//! Each test has a runtime with a `--root` of its own; when that goes, nothing may be left on the host.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cgroup2;
+mod cgroups;
+mod errors;
+mod exec;
+mod hooks;
+mod hygiene;
+mod jail;
+mod lifecycle;
+mod mountinfo;
+mod mounts;
+mod namespaces;
+mod pod;
+mod process;
+mod rootfs;
+mod state;
+mod terminal;
+
+use tare_testkit::{Kind, Runtime};
+
+/// The runtime under test.
+fn runtime() -> Runtime {
+    Runtime::from_env(env!("CARGO_BIN_EXE_tare"))
+}
+
+/// runc's words for a failure, which ours are, and crun's where they differ.
+fn words(runtime: &Runtime, runc: &'static str, crun: &'static str) -> [&'static str; 1] {
+    [if runtime.kind() == Kind::Crun { crun } else { runc }]
+}
