@@ -75,7 +75,8 @@ pub trait Cgroup {
     /// a cgroup that exists and holds processes or is frozen.
     ///
     /// # Errors
-    /// The call that failed; what was made before is removed again.
+    /// The call that failed; what was made before is removed again. Do not [`Cgroup::remove`] after that: where
+    /// `create` refused, the processes inside are somebody else's.
     fn create(&self) -> Result<()>;
 
     /// Writes the limits that `resources` names and leaves the others, for `create` and `update` alike; devices are
@@ -126,7 +127,8 @@ pub trait Cgroup {
     /// The read that failed.
     fn frozen(&self) -> Result<Freezer>;
 
-    /// Kills everything inside: `cgroup.kill` where there is one, else freeze, signal, thaw. Does not wait.
+    /// Kills everything inside, frozen or not: `cgroup.kill` where there is one (kernel ≥ 5.14; on a hybrid host in
+    /// its cgroup2), else freeze, signal, thaw. Does not wait.
     ///
     /// # Errors
     /// The call that failed.

@@ -17,11 +17,10 @@ pub(super) fn weight_of_shares(shares: u64) -> u64 {
         1024 => 100,
         _ => {
             // Exact: 3..=262143 fits in the 53 bits of a double.
-            #[allow(clippy::cast_precision_loss)]
             let l = (shares as f64).log2();
             let weight = 10f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0).ceil();
             // In 1.0..=10000.0 by the match arms above.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[allow(clippy::cast_possible_truncation)]
             let weight = weight as u64;
             weight.clamp(1, 10_000)
         }

@@ -215,6 +215,28 @@ pub(in crate::cgroup) mod tests {
     ];
     pub(super) const NUMBERS: &[u32] = &[0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 64, 136, 200, 229, 254];
 
+    /// Rules that nobody would write, the same ones every time.
+    pub(super) fn random_policies() -> impl Iterator<Item = Policy> {
+        // Knuth's MMIX generator; the upper bits are the good ones.
+        let mut state = 1u64;
+        let mut below = move |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % limit
+        };
+        (0..300).map(move |_| {
+            let count = below(6);
+            let rules: Vec<LinuxDeviceCgroup> = (0..count)
+                .map(|_| {
+                    let verdict = ["allow", "deny"][below(2)];
+                    let kind = ["b", "c", "a"][below(3)];
+                    let (major, minor) = (["*", "1", "8"][below(3)], ["*", "3", "8"][below(3)]);
+                    rule(&format!("{verdict} {kind} {major}:{minor} {}", ["r", "w", "rw", "m", "rwm"][below(5)]))
+                })
+                .collect();
+            Policy::new(&rules).unwrap()
+        })
+    }
+
     #[test]
     fn without_rules_only_the_default_devices_may_be_opened() {
         for policy in [policy(&[]), policy(&["deny a"])] {

@@ -52,8 +52,10 @@ impl Dir {
         }
     }
 
+    /// Every file of cgroupfs but the lists of processes is one record of a seq_file, and that is cut only by the end
+    /// of the buffer: a short read is the whole, and the read that would find the end is saved.
     pub(super) fn try_read(&self, file: &str) -> nix::Result<String> {
-        read_whole(&self.open(file, OFlag::O_RDONLY)?)
+        read_all(&self.open(file, OFlag::O_RDONLY)?, Until::ShortRead)
     }
 
     pub(super) fn read(&self, file: &str) -> Result<String> {
@@ -79,7 +81,8 @@ impl Dir {
     pub(super) fn pids(&self) -> Result<Vec<Pid>> {
         let mut pids = Vec::new();
         for path in tree(&self.path).call(|| format!("readdir({:?})", self.path))? {
-            match Dir::new(&path).try_read("cgroup.procs") {
+            let procs = Dir::new(&path).open("cgroup.procs", OFlag::O_RDONLY);
+            match procs.and_then(|procs| read_all(&procs, Until::End)) {
                 Ok(text) => pids.extend(parse_pids(&text)),
                 // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose processes are
                 // listed by the domain above it.
@@ -93,14 +96,27 @@ impl Dir {
     }
 }
 
-/// Reads to the end: most files of cgroupfs fit the first read, the second one finds the end.
-pub(super) fn read_whole(fd: &OwnedFd) -> nix::Result<String> {
+/// When a file has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The first read that does not fill its buffer.
+    ShortRead,
+    /// A read of nothing.
+    End,
+}
+
+/// Reads a file of /proc or cgroupfs whole.
+pub(super) fn read_all(fd: &OwnedFd, until: Until) -> nix::Result<String> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
         match read(fd, &mut chunk) {
-            Ok(0) => break,
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+            Ok(count) => {
+                bytes.extend_from_slice(&chunk[..count]);
+                if count == 0 || (until == Until::ShortRead && count < chunk.len()) {
+                    break;
+                }
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

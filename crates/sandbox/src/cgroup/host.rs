@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::dir::Dir;
 use super::{Directory, Driver, Location};
 use crate::error::CallContext;
 use crate::{Error, Result};
@@ -131,7 +132,8 @@ impl Mount {
 }
 
 fn own_cgroups() -> Result<Vec<Own>> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").call(|| "read(\"/proc/self/cgroup\")")?;
+    // One record, as the files of cgroupfs are.
+    let text = Dir::new(Path::new("/proc/self")).read("cgroup")?;
     Ok(text.lines().filter_map(parse_own).collect())
 }
 
@@ -154,9 +156,9 @@ fn mounts(root: &Path, hierarchies: usize) -> Result<Vec<Mount>> {
     loop {
         let count = file.read(&mut chunk).call(|| format!("read({FILE:?})"))?;
         pending.extend_from_slice(&chunk[..count]);
-        while let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            let mount = std::str::from_utf8(&line[..end]).ok().and_then(parse_mount);
+        let whole_lines = pending.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        for line in pending[..whole_lines].split(|&byte| byte == b'\n') {
+            let mount = std::str::from_utf8(line).ok().and_then(parse_mount);
             if let Some(mount) = mount
                 && mount.point.starts_with(root)
                 && !found.iter().any(|earlier| earlier.options == mount.options)
@@ -164,6 +166,7 @@ fn mounts(root: &Path, hierarchies: usize) -> Result<Vec<Mount>> {
                 found.push(mount);
             }
         }
+        pending.drain(..whole_lines);
         if count == 0 || found.len() >= hierarchies {
             return Ok(found);
         }

@@ -59,6 +59,16 @@ impl Scratch {
         process
     }
 
+    /// Runs `sh -c script` from inside the cgroup of `controller`: whether each script succeeded.
+    pub(super) fn run_inside(&self, controller: &str, scripts: &[&str]) -> Vec<bool> {
+        let procs = self.dir(controller).join("cgroup.procs");
+        let run = |script: &&str| {
+            let script = format!("echo 0 > {} && exec {script}", procs.display());
+            Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+        };
+        scripts.iter().map(run).collect()
+    }
+
     pub(super) fn gone(&self) -> bool {
         self.0.location().directories.iter().all(|directory| !directory.path.exists())
     }

@@ -161,7 +161,6 @@ pub struct Hugetlb {
 }
 
 /// runc leaves most zeroes out.
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
 fn zero(value: &u64) -> bool {
     *value == 0
 }

@@ -2,6 +2,7 @@
 
 mod limit;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,11 +27,13 @@ pub(super) struct Manager {
     /// Where the hierarchy is mounted.
     root: PathBuf,
     dir: Dir,
+    /// Whether this manager made the directory: then no device program hangs on it.
+    fresh: Cell<bool>,
 }
 
 impl Manager {
     pub(super) fn new(root: &Path, location: &Location, path: &Path) -> Self {
-        Self { location: location.clone(), root: root.to_path_buf(), dir: Dir::new(path) }
+        Self { location: location.clone(), root: root.to_path_buf(), dir: Dir::new(path), fresh: Cell::new(false) }
     }
 
     /// Makes every controller of the host available in the container's cgroup, as runc does: statistics want those
@@ -83,6 +86,7 @@ impl Cgroup for Manager {
             refuse_occupied(&self.dir.pids()?, self.frozen()?)?;
         }
         self.enable_controllers()?;
+        self.fresh.set(new);
         made.keep();
         Ok(())
     }
@@ -96,7 +100,11 @@ impl Cgroup for Manager {
         let purpose = || format!("device program of {:?}", self.dir.path());
         let cgroup = self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?.as_fd();
         let program = bpf::load_device_program(&program).call(|| format!("bpf(BPF_PROG_LOAD): {}", purpose()))?;
-        let attached = bpf::device_programs(cgroup).call(|| format!("bpf(BPF_PROG_QUERY): {}", purpose()))?;
+        let attached = if self.fresh.replace(false) {
+            Vec::new()
+        } else {
+            bpf::device_programs(cgroup).call(|| format!("bpf(BPF_PROG_QUERY): {}", purpose()))?
+        };
         // There is no instant without a program: ours takes the old one's place, or hangs beside it before it goes
         // (several programs must all allow, so beside means stricter).
         let replaced = match attached.as_slice() {

@@ -152,7 +152,7 @@ fn parse_line(line: &str) -> Option<(Devices, u8)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NUMBERS, RULES, policy};
+    use super::super::tests::{NUMBERS, RULES, policy, random_policies};
     use super::*;
 
     /// What the kernel keeps and answers: security/device_cgroup.c in miniature.
@@ -220,6 +220,33 @@ mod tests {
         let holes: [&[&str]; 2] =
             [&["allow a", "deny c 1:* rwm", "deny b *:* rw"], &["allow b 8:* rw", "deny b 8:1 w"]];
         assert_eq!(refused, holes);
+    }
+
+    #[test]
+    fn whatever_the_rules_the_kernel_never_allows_more_than_they_do() {
+        let mut expressible = 0;
+        for policy in random_policies() {
+            let Ok(target) = Lists::of(&policy) else { continue };
+            expressible += 1;
+            let mut kernel = Kernel(open_host());
+            for (file, rule) in transition(None, &target) {
+                kernel.write(file, &rule);
+            }
+            for (kind, major, minor) in [Kind::Block, Kind::Char]
+                .into_iter()
+                .flat_map(|kind| [(kind, 1, 3), (kind, 1, 8), (kind, 8, 8), (kind, 7, 3)])
+            {
+                for access in [MKNOD, READ, WRITE] {
+                    let expected = policy.allows(kind, major, minor, access);
+                    assert_eq!(kernel.allows(kind, major, minor, access), expected, "{policy:?}");
+                }
+                // Of exceptions that overlap in part (1:* r, *:3 w) the kernel makes no sum: it may allow less.
+                assert!(
+                    !kernel.allows(kind, major, minor, READ | WRITE) || policy.allows(kind, major, minor, READ | WRITE)
+                );
+            }
+        }
+        assert!(expressible > 100, "{expressible}");
     }
 
     #[test]

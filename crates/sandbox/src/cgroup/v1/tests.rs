@@ -192,6 +192,19 @@ fn devices_are_denied_by_default_and_an_update_changes_the_difference() {
 }
 
 #[test]
+fn the_device_list_decides() {
+    let scratch = created_or_return!();
+    // kmsg is 1:11: not among the default devices.
+    let opens = ["true </dev/null", "true <>/dev/zero", "true </dev/kmsg", "true >/dev/kmsg"];
+    scratch.0.allow_devices(&[]).unwrap();
+    assert_eq!(scratch.run_inside("devices", &opens), [true, true, false, false]);
+    scratch.0.allow_devices(&[rule("allow c 1:11 r")]).unwrap();
+    assert_eq!(scratch.run_inside("devices", &opens), [true, true, true, false]);
+    scratch.0.allow_devices(&[rule("allow a"), rule("deny c 1:11 w")]).unwrap();
+    assert_eq!(scratch.run_inside("devices", &opens), [true, true, true, false]);
+}
+
+#[test]
 fn a_cgroup_in_use_is_refused_and_left_alone() {
     let scratch = created_or_return!();
     open(scratch.0.location()).create().unwrap();

@@ -3,7 +3,6 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use super::limit;
@@ -242,18 +241,6 @@ fn freezing_gives_up_at_the_deadline_and_thaws() {
     }
 }
 
-/// Opens devices from inside the cgroup, and says which opens were allowed.
-fn try_devices(scratch: &Scratch, opens: &[&str]) -> Vec<bool> {
-    let procs = scratch.dir("").join("cgroup.procs");
-    opens
-        .iter()
-        .map(|open| {
-            let script = format!("echo 0 > {} && exec {open}", procs.display());
-            Command::new("sh").args(["-c", &script]).stderr(std::process::Stdio::null()).status().unwrap().success()
-        })
-        .collect()
-}
-
 #[test]
 fn the_device_program_decides_and_an_update_replaces_it() {
     enter_pure_cgroup2();
@@ -261,14 +248,14 @@ fn the_device_program_decides_and_an_update_replaces_it() {
     // kmsg is 1:11: not among the default devices.
     let opens = ["true </dev/null", "true >/dev/zero", "true </dev/kmsg", "true >/dev/kmsg"];
     scratch.0.allow_devices(&[]).unwrap();
-    assert_eq!(try_devices(&scratch, &opens), [true, true, false, false]);
+    assert_eq!(scratch.run_inside("", &opens), [true, true, false, false]);
     scratch.0.allow_devices(&[rule("allow c 1:11 r")]).unwrap();
-    assert_eq!(try_devices(&scratch, &opens), [true, true, true, false]);
+    assert_eq!(scratch.run_inside("", &opens), [true, true, true, false]);
     // A hole in a wider rule: v1 could not.
     scratch.0.allow_devices(&[rule("allow c 1:* rw"), rule("deny c 1:11 r")]).unwrap();
-    assert_eq!(try_devices(&scratch, &opens), [true, true, false, true]);
+    assert_eq!(scratch.run_inside("", &opens), [true, true, false, true]);
     scratch.0.allow_devices(&[rule("allow a")]).unwrap();
-    assert_eq!(try_devices(&scratch, &opens), [true, true, true, true]);
+    assert_eq!(scratch.run_inside("", &opens), [true, true, true, true]);
     let cgroup = scratch.0.clone_target().unwrap().unwrap();
     let programs = crate::sys::bpf::device_programs(std::os::fd::AsFd::as_fd(&cgroup)).unwrap();
     assert_eq!(programs.len(), 1, "replaced, not piled up");
