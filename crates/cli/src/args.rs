@@ -480,8 +480,9 @@ fn help() -> Invocation {
 
 /// The lines that clients of `--version` look for.
 fn version() -> String {
-    let commit = option_env!("TARE_COMMIT").map(|commit| format!("commit: {commit}\n")).unwrap_or_default();
-    format!("tare version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), tare_spec::OCI_VERSION)
+    // Set by hack/build: a build from an unpacked archive has no commit to tell.
+    let commit = option_env!("TARE_COMMIT").unwrap_or("unknown");
+    format!("tare version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), tare_spec::OCI_VERSION)
 }
 
 #[cfg(test)]

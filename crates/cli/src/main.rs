@@ -15,7 +15,7 @@ mod verb;
 
 use args::Invocation;
 use report::{Failure, Reporter};
-use tare_sandbox::error::CallContext;
+use tare_sandbox::error::{CallContext, Context};
 
 fn main() -> ExitCode {
     let mut reporter = Reporter::default();
@@ -45,5 +45,11 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
 /// caller's, but those that are to be preserved, gets there or into a hook.
 fn protect(preserved_fds: u32) -> tare_sandbox::Result<()> {
     tare_sandbox::seal::ensure()?;
+    for number in (3..).take(usize::try_from(preserved_fds).unwrap_or(usize::MAX)) {
+        // Before any descriptor of ours has a number.
+        tare_sandbox::sys::fd::inherit(number)
+            .call(|| format!("fcntl({number}, F_SETFD)"))
+            .during(|| format!("--preserve-fds {preserved_fds}"))?;
+    }
     tare_sandbox::sys::fd::cloexec_from(3 + preserved_fds).call(|| "close_range(CLOEXEC)")
 }

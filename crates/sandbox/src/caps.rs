@@ -57,11 +57,12 @@ impl CapabilityPlan {
 
     /// Puts the four other sets in force. The last thing done with privilege.
     ///
-    /// What the runtime itself does not have cannot be given: such capabilities are left out with a warning, as runc does.
+    /// What the runtime itself does not have cannot be given, nor made ambient what is not inheritable: such capabilities
+    /// are left out, as runc does, and the returned line says so (empty: nothing to say).
     ///
     /// # Errors
     /// The call that failed.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self) -> Result<String> {
         let own = capability::get().call(|| "capget()")?;
         // Permitted can only shrink. Inheritable may take from the bounding set only what is permitted.
         let permitted = self.permitted & own.permitted;
@@ -70,21 +71,20 @@ impl CapabilityPlan {
             effective: self.effective & permitted,
             inheritable: self.inheritable & (own.permitted | own.inheritable),
         };
+        let mut left_out = String::new();
         if self.permitted & !own.permitted != 0 {
-            tracing::warn!(
-                "capabilities {:#x} are not the runtime's to give: left out",
-                self.permitted & !own.permitted
-            );
+            left_out = format!("capabilities not the runtime's to give: {:#x}", self.permitted & !own.permitted);
         }
         capability::set(sets).call(|| format!("capset({sets:x?})"))?;
         capability::clear_ambient().call(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
         for number in (0..=LAST).filter(|number| self.ambient & 1 << number != 0) {
             // Possible only for what is permitted and inheritable; runc warns and goes on.
             if let Err(errno) = capability::raise_ambient(number) {
-                tracing::warn!("ambient capability {number} cannot be raised: {errno}");
+                let separator = if left_out.is_empty() { "" } else { "; " };
+                left_out.push_str(&format!("{separator}ambient capability {number} cannot be raised: {errno}"));
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 }
 

@@ -108,7 +108,6 @@ impl Runtime {
         crate::store::check_id(id)?;
         let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
         let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
-        check_preserved(options.preserve_fds)?;
         let terminal =
             open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
@@ -122,10 +121,15 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
-        if let Err(error) = cgroup.create().and_then(|()| limit(cgroup.as_ref(), &plan)).at(Step::MakeCgroup) {
+        // A cgroup that create refuses is somebody else's: not ours to remove.
+        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+            return Err(give_up(locked, error));
+        }
+        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
         }
+        tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
         let (ours, stages) = match terminal {
             Terminal::None => (None, None),
             Terminal::Client(socket) => (None, Some(socket)),
@@ -142,7 +146,10 @@ impl Runtime {
             Ok(ready)
         });
         match announced {
-            Ok(ready) => Ok(Made { locked, cgroup, plan, ready, terminal: ours }),
+            Ok(ready) => {
+                tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
+                Ok(Made { locked, cgroup, plan, ready, terminal: ours })
+            }
             Err(error) => {
                 undo(locked, cgroup.as_ref(), &plan);
                 Err(error)
@@ -162,16 +169,6 @@ enum Waits {
 pub(super) enum Detach {
     Yes,
     No,
-}
-
-pub(super) fn check_preserved(count: u32) -> Result<()> {
-    for number in (3..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
-        if !sys::fd::is_open(number) {
-            return Err(Error::Refused(format!("--preserve-fds {count}: descriptor {number} is not open")));
-        }
-        sys::fd::inherit(number).call(|| format!("fcntl({number}, F_SETFD)"))?;
-    }
-    Ok(())
 }
 
 pub(super) fn open_terminal(wanted: bool, console_socket: Option<&Path>, detach: Detach) -> Result<Terminal> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
 
-use super::create::{Detach, Terminal, check_preserved, open_terminal};
+use super::create::{Detach, Terminal, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
 use crate::error::{CallContext, Context};
@@ -45,7 +45,6 @@ impl Runtime {
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
         let process = ProcessPlan::new(&process_of(&spec, options)?)?;
-        check_preserved(options.preserve_fds)?;
         let detach = if options.detach { Detach::Yes } else { Detach::No };
         let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;

@@ -30,8 +30,11 @@ impl Runtime {
             return Ok(());
         }
         let spec = locked.spec()?;
-        let pid = locked.init()?.map_or(0, |init| init.pid.as_raw());
-        let state = delete::hook_state(&record).json(Status::Running, pid);
-        hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state)
+        let init = locked.init()?.ok_or(Error::NotRunning)?;
+        let state = delete::hook_state(&record).json(Status::Running, init.pid.as_raw());
+        hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state).inspect_err(|_| {
+            // "Generate an error, stop the container": the error is the hook's.
+            let _stopped = delete::kill_init(init).and_then(|()| delete::await_end(init));
+        })
     }
 }

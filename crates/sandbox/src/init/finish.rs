@@ -81,7 +81,11 @@ pub fn become_process(
         }
         let mut env = process.env.clone();
         add_home(&mut env, process.uid);
-        become_user(process).at(Step::Credentials)?;
+        let warning = become_user(process).at(Step::Credentials)?;
+        if !warning.is_empty() {
+            // The parent's to log: our descriptor of the log is closed by now.
+            wire.send(&FromStage::Warning(warning))?;
+        }
         let program = find_program(&process.args[0], &env).at(Step::FindProgram)?;
         Ok((program, env, wire.ask(&FromStage::Ready)?))
     };
@@ -141,11 +145,12 @@ pub fn set_rlimits(pid: Pid, rlimits: &[Rlimit]) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the user of the configuration, in its working directory, with its capabilities and no more.
+/// Becomes the user of the configuration, in its working directory, with its capabilities and no more. Returns a line of
+/// what had to be left out, empty if nothing.
 ///
 /// # Errors
 /// The call that failed.
-fn become_user(process: &ProcessPlan) -> Result<()> {
+fn become_user(process: &ProcessPlan) -> Result<String> {
     umask(Mode::from_bits_truncate(process.umask));
     give_stdio(process.uid)?;
     // Here with the privilege to enter any directory, below once more as the user.
@@ -170,11 +175,11 @@ fn become_user(process: &ProcessPlan) -> Result<()> {
     .call(|| format!("chdir({:?})", process.cwd))
     .during(|| "process.cwd")?;
     check_cwd()?;
-    process.capabilities.apply()?;
+    let warning = process.capabilities.apply()?;
     if process.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().call(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     }
-    Ok(())
+    Ok(warning)
 }
 
 /// Refuses a working directory outside the root: CVE-2024-21626, where a leaked descriptor led to the host.

@@ -96,6 +96,10 @@ impl Build<'_> {
                 Some(FromStage::RunHooks) => self.run_hooks()?,
                 Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, self.asked.rlimits)?,
                 Some(FromStage::Ready) => return self.init(),
+                Some(FromStage::Warning(line)) => {
+                    tracing::warn!("{line}");
+                    continue;
+                }
                 Some(FromStage::Failed(error)) => return Err(error),
                 Some(FromStage::Starting) => return Err(Error::Refused("init started unasked".into())),
                 None => return Err(self.died()),

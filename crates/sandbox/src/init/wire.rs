@@ -35,6 +35,8 @@ pub enum FromStage {
     Ready,
     /// `start` was seen.
     Starting,
+    /// Something for the log; the stage goes on.
+    Warning(String),
     /// It failed, with the step, the errno if a call was refused, and one line.
     Failed(Error),
 }
@@ -170,10 +172,13 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::Ready => (5, 0),
         FromStage::Starting => (6, 0),
         FromStage::SetClocks => (8, 0),
+        FromStage::Warning(text) => {
+            fill(&mut frame, text);
+            (9, 0)
+        }
         FromStage::Failed(error) => {
             frame[1] = error.step().map_or(u8::MAX, |step| step as u8);
-            let length = fill(&mut frame[HEADER_BYTES..], error);
-            frame[8..12].copy_from_slice(&u32::try_from(length).unwrap_or_default().to_ne_bytes());
+            fill(&mut frame, error);
             (7, error.errno().map_or(0, |errno| errno as i32))
         }
     };
@@ -197,9 +202,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         5 => FromStage::Ready,
         6 => FromStage::Starting,
         7 => {
-            let length = usize::try_from(u32::from_ne_bytes(word(8))).unwrap_or(usize::MAX);
-            let text = &frame[HEADER_BYTES..];
-            let message = String::from_utf8_lossy(&text[..length.min(text.len())]).into_owned();
+            let message = text(frame);
             let errno = (value != 0).then(|| Errno::from_raw(value));
             FromStage::Failed(match Step::from_number(frame[1]) {
                 Some(step) => Error::Reported { step, errno, message },
@@ -207,18 +210,28 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
             })
         }
         8 => FromStage::SetClocks,
+        9 => FromStage::Warning(text(frame)),
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
 
-/// Prints `error` into `room`, cut at its end, and returns the length. Does not allocate: in a container whose memory
-/// limit is reached the text still arrives.
-fn fill(room: &mut [u8], error: &Error) -> usize {
+/// Prints `line` as the text of a frame, cut at its end. Does not allocate: in a container whose memory limit is reached
+/// the text still arrives.
+fn fill(frame: &mut [u8; FRAME_BYTES], line: &impl std::fmt::Display) {
+    let (header, room) = frame.split_at_mut(HEADER_BYTES);
     let size = room.len();
     let mut rest: &mut [u8] = room;
     // Fails only for want of room, and then what fits has been written.
-    let _cut = std::io::Write::write_fmt(&mut rest, format_args!("{error}"));
-    size - rest.len()
+    let _cut = std::io::Write::write_fmt(&mut rest, format_args!("{line}"));
+    header[8..12].copy_from_slice(&u32::try_from(size - rest.len()).unwrap_or_default().to_ne_bytes());
+}
+
+/// The text of a frame.
+fn text(frame: &[u8; FRAME_BYTES]) -> String {
+    let (header, text) = frame.split_at(HEADER_BYTES);
+    let length = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(text.len());
+    String::from_utf8_lossy(&text[..length]).into_owned()
 }
 
 #[cfg(test)]
@@ -265,7 +278,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=8).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=9).contains(&kind));
         }
     }
 }
