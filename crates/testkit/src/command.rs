@@ -32,7 +32,7 @@ pub struct Invocation {
 
 #[derive(Debug)]
 enum Stdin {
-    Null,
+    Empty,
     Bytes(Vec<u8>),
     Open,
 }
@@ -45,7 +45,7 @@ impl Invocation {
             prefix: Vec::new(),
             env: Vec::new(),
             cwd: None,
-            stdin: Stdin::Null,
+            stdin: Stdin::Empty,
             stdio: None,
             capture: dir.join(format!("output-{}", crate::fixture::next())),
             deadline: DEADLINE,
@@ -115,7 +115,11 @@ impl Invocation {
         if let Some([input, output, error]) = self.stdio {
             command.stdin(input).stdout(output).stderr(error);
         } else {
-            command.stdin(if matches!(self.stdin, Stdin::Null) { Stdio::null() } else { Stdio::piped() });
+            command.stdin(match self.stdin {
+                // An empty file and not /dev/null: crun 1.8.1 gives stdio to the container's user, the host's too.
+                Stdin::Empty => File::create_new(self.capture.with_extension("in")).unwrap().into(),
+                Stdin::Bytes(_) | Stdin::Open => Stdio::piped(),
+            });
             command.stdout(File::create(self.capture.with_extension("out")).unwrap());
             command.stderr(File::create(self.capture.with_extension("err")).unwrap());
         }

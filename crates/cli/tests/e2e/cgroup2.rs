@@ -62,13 +62,15 @@ fn cgroup2_an_absolute_cgroups_path_is_below_the_root() {
 #[test]
 fn cgroup2_delete_removes_sub_cgroups_of_the_container() {
     let runtime = on_cgroup2!();
-    let bundle = Bundle::script("mkdir -p /sys/fs/cgroup/a/b; sleep 1000 & echo $! > /sys/fs/cgroup/a/b/cgroup.procs; touch /ready; wait")
-        .namespace("cgroup")
-        .edit(|config| {
-            let mounts = config["mounts"].as_array_mut().unwrap();
-            let mount = mounts.iter_mut().find(|mount| mount["destination"] == "/sys/fs/cgroup").unwrap();
-            mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
-        });
+    let bundle = Bundle::script(
+        "mkdir -p /sys/fs/cgroup/a/b; sleep 1000 & echo $! > /sys/fs/cgroup/a/b/cgroup.procs; touch /ready; wait",
+    )
+    .namespace("cgroup")
+    .edit(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        let mount = mounts.iter_mut().find(|mount| mount["destination"] == "/sys/fs/cgroup").unwrap();
+        mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+    });
     let container = runtime.container(&bundle);
     container.up();
     wait_until("it has its cgroups", || bundle.rootfs().join("ready").exists());
@@ -156,6 +158,7 @@ fn cgroup2_exec_is_in_the_cgroup_and_bound_by_its_device_rules() {
 #[test]
 fn cgroup2_without_a_pid_namespace_all_processes_are_killed() {
     let runtime = on_cgroup2!();
+    known!(runtime, Runc: "1.1.5 now and then leaves the cgroup: its rmdir comes too early");
     let bundle = Bundle::script("sleep 1001 & sleep 1002 & wait").without_namespace("pid");
     let container = runtime.container(&bundle);
     container.up();
@@ -170,7 +173,7 @@ fn cgroup2_without_a_pid_namespace_all_processes_are_killed() {
 #[test]
 fn cgroup2_create_in_a_cgroup_that_has_processes_is_refused() {
     let runtime = on_cgroup2!();
-    known!(runtime, Runc: "1.1.5 warns alone", Crun: "1.8.1 joins it");
+    known!(runtime, Runc: "1.1.5 warns alone");
     let bundle = Bundle::sleeper().cgroups_path(&format!("/{}-shared", runtime.tag()));
     let (first, second) = (runtime.container(&bundle), runtime.container(&bundle));
     first.up();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, TempDir, known};
+use tare_testkit::{Bundle, Kind, TempDir, known};
 
 use crate::runtime;
 
@@ -98,7 +98,6 @@ fn an_unknown_log_format_is_refused() {
 #[test]
 fn an_unknown_verb_or_flag_is_refused() {
     let runtime = runtime();
-    known!(runtime, Runc: "exits with 3 and help for a verb it does not know... and 0 for some");
     runtime.verb(["no-such-verb"]).fails(&[]);
     runtime.verb(["run", "--no-such-flag", "x"]).fails(&[]);
     runtime.verb(["--no-such-flag"]).fails(&[]);
@@ -145,9 +144,12 @@ fn with_config(text: &str) -> tare_testkit::Output {
 #[test]
 fn configs_that_are_none_are_refused() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 panics on null (security.md 3)", Crun: "1.8.1 dies of some");
     let deep = "[".repeat(200_000);
     for text in ["", "null", "[]", "42", "{", "{\"process\":", "{}", "\u{fe}", "{\"ociVersion\":{}}", &deep] {
+        // runc 1.1.5 panics.
+        if text == "null" && runtime.kind() == Kind::Runc {
+            continue;
+        }
         let output = with_config(text).fails(&[]);
         assert_eq!(output.stdout, "");
     }
@@ -165,7 +167,7 @@ fn a_wrong_type_is_refused() {
     ] {
         let bundle = Bundle::script("echo ran").set(pointer, value.clone());
         let output = runtime.run(&bundle);
-        if runtime.kind() == tare_testkit::Kind::Crun && output.success() {
+        if runtime.kind() == Kind::Crun && output.success() {
             tare_testkit::record_known(runtime.kind(), "1.8.1 takes some wrong types");
             return;
         }
@@ -183,7 +185,7 @@ fn unknown_fields_are_ignored() {
 #[test]
 fn an_unsupported_oci_version_is_refused() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 does not look", Crun: "1.8.1 does not look");
+    known!(runtime, Runc: "1.1.5 does not look");
     for version in ["", "2.0.0", "junk"] {
         runtime.run(&Bundle::new().set("/ociVersion", json!(version))).fails(&["version"]);
     }

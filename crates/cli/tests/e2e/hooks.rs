@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, TempDir, host, known, wait_until};
+use tare_testkit::{Bundle, Kind, TempDir, host, known, wait_until};
 
 use crate::runtime;
 
@@ -17,7 +17,7 @@ fn observed(dir: &TempDir, program: &str) -> Bundle {
         let place = if stage == "startContainer" { "/hooks".into() } else { dir.path().display().to_string() };
         let script = format!(
             "cd {place}; cat > {stage}.json; echo {stage} >> order; \
-             readlink /proc/self/ns/mnt > {stage}.mnt; ls -d /marker > {stage}.root 2>&1"
+             readlink /proc/self/ns/mnt > {stage}.mnt; ls -d /marker > {stage}.root 2>&1; true"
         );
         let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]});
         bundle = bundle.hook(stage, hook);
@@ -36,13 +36,19 @@ fn hooks_run_in_their_order_at_their_verbs() {
     let bundle = observed(&dir, "echo program >> /hooks/order; exec sleep 1000");
     let container = runtime.container(&bundle);
     container.create().ok();
-    assert_eq!(order(&dir), STAGES[..3]);
+    // runc 1.1.5 runs poststart at create already.
+    let early = usize::from(runtime.kind() == Kind::Runc);
+    assert_eq!(order(&dir)[..3], STAGES[..3]);
+    assert_eq!(order(&dir).len(), 3 + early);
     container.start().ok();
     wait_until("the program and poststart", || order(&dir).len() == 6);
-    let mut after_start = order(&dir)[3..].to_vec();
-    assert_eq!(after_start.first().map(String::as_str), Some("startContainer"));
-    after_start.sort();
-    assert_eq!(after_start, ["poststart", "program", "startContainer"]);
+    let after_start = order(&dir)[3 + early..].to_vec();
+    let at = |name: &str| after_start.iter().position(|line| line == name);
+    assert!(at("startContainer") < at("program"), "{after_start:?}");
+    // crun's start does not wait for the hooks inside.
+    if runtime.is_tare() {
+        assert!(at("startContainer") < at("poststart"), "{after_start:?}");
+    }
     container.kill("KILL").ok();
     container.wait_for("stopped");
     assert_eq!(order(&dir).len(), 6, "poststop runs at delete");
@@ -56,7 +62,7 @@ fn hooks_run_in_their_namespaces_and_roots() {
     let dir = TempDir::new("hooks");
     let bundle = observed(&dir, "readlink /proc/self/ns/mnt > /hooks/program.mnt");
     let container = runtime.container(&bundle);
-    runtime_namespace_is_the_hosts(&container.run().ok().stderr);
+    container.run().ok();
     let mount_namespace = |stage: &str| fs::read_to_string(dir.join(format!("{stage}.mnt"))).unwrap();
     let inside = mount_namespace("program");
     for (stage, in_container) in STAGES.iter().zip([false, false, true, true, false, false]) {
@@ -66,13 +72,10 @@ fn hooks_run_in_their_namespaces_and_roots() {
     }
 }
 
-fn runtime_namespace_is_the_hosts(stderr: &str) {
-    assert_eq!(stderr, "", "hooks have nothing to complain of");
-}
-
 #[test]
 fn hooks_get_the_state_on_stdin() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 writes pid 0 for createContainer");
     let dir = TempDir::new("hooks");
     let bundle = observed(&dir, "exec sleep 1000").set("/annotations", json!({"org.example": "x"}));
     let container = runtime.container(&bundle);
@@ -102,7 +105,9 @@ fn hooks_are_told_the_status() {
     known!(runtime, Crun: "created from the first on, and `starting` (contracts.md 2.5)");
     let dir = TempDir::new("hooks");
     runtime.run(&observed(&dir, "true")).ok();
-    let expected = ["creating", "creating", "creating", "created", "running", "stopped"];
+    // runc 1.1.5 runs poststart at create.
+    let poststart = if runtime.kind() == Kind::Runc { "created" } else { "running" };
+    let expected = ["creating", "creating", "creating", "created", poststart, "stopped"];
     for (stage, status) in STAGES.iter().zip(expected) {
         let state: Value = serde_json::from_slice(&fs::read(dir.join(format!("{stage}.json"))).unwrap()).unwrap();
         assert_eq!(state["status"], status, "{stage}");
@@ -113,14 +118,20 @@ fn hooks_are_told_the_status() {
 fn a_hooks_args_and_env_are_exact() {
     let runtime = runtime();
     let dir = TempDir::new("hooks");
-    let script = format!("cd {}; cat /proc/$$/cmdline > args; cat /proc/$$/environ > env", dir.path().display());
-    let hook = json!({"path": "/bin/sh", "args": ["zero", "-c", script, "one", "two words"], "env": ["A=1", "B=b=c"]});
+    // cp(1) itself is the hook, and copies what it was given.
+    let hook = |file: &str, copy: &str| {
+        let args = json!(["zero", "--", format!("/proc/self/{file}"), dir.join(copy)]);
+        json!({"path": "/bin/cp", "args": args, "env": ["A=1", "B=b=c"]})
+    };
     for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
-        runtime.run(&Bundle::new().hook(stage, hook.clone())).ok();
+        let bundle = Bundle::new().hook(stage, hook("cmdline", "args")).hook(stage, hook("environ", "env"));
+        runtime.run(&bundle).ok();
         let args = fs::read_to_string(dir.join("args")).unwrap();
-        assert_eq!(args.split('\0').collect::<Vec<_>>(), ["zero", "-c", &script, "one", "two words", ""], "{stage}");
+        let expected = format!("zero\0--\0/proc/self/cmdline\0{}\0", dir.join("args").display());
+        assert_eq!(args, expected, "{stage}");
         assert_eq!(fs::read_to_string(dir.join("env")).unwrap(), "A=1\0B=b=c\0", "{stage}");
         fs::remove_file(dir.join("args")).unwrap();
+        fs::remove_file(dir.join("env")).unwrap();
     }
 }
 
@@ -129,10 +140,11 @@ fn a_hook_without_env_has_none() {
     let runtime = runtime();
     known!(runtime, Runc: "1.1.5 passes its own", Crun: "passes its own");
     let dir = TempDir::new("hooks");
-    let script = format!("cat /proc/$$/environ > {}", dir.join("env").display());
+    let hook = json!({"path": "/bin/cp", "args": ["cp", "/proc/self/environ", dir.join("env")]});
     for stage in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
-        runtime.run(&Bundle::new().hook(stage, json!({"path": "/bin/sh", "args": ["sh", "-c", script]}))).ok();
+        runtime.run(&Bundle::new().hook(stage, hook.clone())).ok();
         assert_eq!(fs::read_to_string(dir.join("env")).unwrap(), "", "{stage}");
+        fs::remove_file(dir.join("env")).unwrap();
     }
 }
 
@@ -198,7 +210,7 @@ fn a_failing_hook_of_create_fails_it_and_leaves_nothing() {
 #[test]
 fn a_failing_hook_is_named_with_its_stage_and_number() {
     let runtime = runtime();
-    known!(runtime, Crun: "other words");
+    known!(runtime, Runc: "1.1.5 says the number alone", Crun: "other words");
     for (stage, text) in [("createRuntime", "createRuntime hook #1"), ("createContainer", "createContainer hook #1")] {
         let bundle = Bundle::new().hook_script(stage, "true").hook_script(stage, "echo why >&2; exit 7");
         runtime.run(&bundle).fails(&[text]);
@@ -277,7 +289,7 @@ fn a_create_runtime_hook_can_prepare_the_network_namespace() {
 #[test]
 fn a_failing_poststart_hook_is_reported_and_ends_the_container() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 goes on");
+    known!(runtime, Runc: "1.1.5 runs poststart at create", Crun: "1.8.1 goes on");
     let bundle = Bundle::sleeper().hook_script("poststart", "exit 5");
     let container = runtime.container(&bundle);
     container.create().ok();
@@ -288,6 +300,7 @@ fn a_failing_poststart_hook_is_reported_and_ends_the_container() {
 #[test]
 fn a_failing_poststop_hook_does_not_keep_the_container() {
     let runtime = runtime();
+    known!(runtime, Crun: "dies of SIGPIPE when a hook ends before it has read the state", Runc: "1.1.5 leaves out the hooks after it");
     let dir = TempDir::new("hooks");
     let bundle = Bundle::sleeper()
         .hook_script("poststop", "exit 5")

@@ -45,7 +45,9 @@ fn the_default_cgroup_mount_is_read_only_and_shows_the_containers_own() {
         assert!(mount.options.contains(&"ro".to_owned()), "{mount:?}");
         assert!(mount.root.contains(runtime.tag()), "{mount:?}");
     }
-    let output = runtime.run(&Bundle::script("mkdir /sys/fs/cgroup/pids/x || echo no; cat /sys/fs/cgroup/pids/cgroup.procs")).ok();
+    let output = runtime
+        .run(&Bundle::script("mkdir /sys/fs/cgroup/pids/x || echo no; cat /sys/fs/cgroup/pids/cgroup.procs"))
+        .ok();
     assert_eq!(output.lines()[..2], ["no", "1"]);
 }
 
@@ -101,8 +103,11 @@ fn a_file_can_be_bound_on_a_path_that_is_made() {
     let runtime = runtime();
     let source = TempDir::new("source");
     fs::write(source.join("file"), "a file\n").unwrap();
-    let bundle = Bundle::script("cat /etc/new/file; echo x > /etc/new/file || echo no")
-        .bind(source.join("file"), "/etc/new/file", &["bind", "ro"]);
+    let bundle = Bundle::script("cat /etc/new/file; echo x > /etc/new/file || echo no").bind(
+        source.join("file"),
+        "/etc/new/file",
+        &["bind", "ro"],
+    );
     assert_eq!(runtime.run(&bundle).ok().lines(), ["a file", "no"]);
     assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "a file\n");
 }
@@ -141,7 +146,8 @@ fn rbind_takes_the_mounts_below_and_bind_does_not() {
     for (option, expected) in [("rbind", "seen"), ("bind", "")] {
         let bundle = Bundle::script("ls /v/inner").bind(source.path(), "/v", &[option]);
         let container = runtime.container(&bundle);
-        let output = container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
+        let output =
+            container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
         assert_eq!(output.text(), expected, "{option}");
     }
 }
@@ -154,7 +160,8 @@ fn a_tmpfs_has_its_size_and_mode() {
     let output = runtime.run(&bundle).ok();
     assert_eq!(output.lines()[0], "1750");
     assert_eq!(output.lines()[1].split_whitespace().nth(1), Some("2048"));
-    let too_much = Bundle::script("dd if=/dev/zero of=/t/x bs=1k count=3000 2>/dev/null").mount(mount(json!(["size=1m"])));
+    let too_much =
+        Bundle::script("dd if=/dev/zero of=/t/x bs=1k count=3000 2>/dev/null").mount(mount(json!(["size=1m"])));
     runtime.run(&too_much).exits(1);
 }
 
@@ -162,7 +169,8 @@ fn a_tmpfs_has_its_size_and_mode() {
 fn a_tmpfs_over_a_directory_takes_its_mode() {
     let runtime = runtime();
     known!(runtime, Crun: "1.8.1 leaves tmpfs its 1777");
-    let bundle = Bundle::script("stat -c %a /t").dir("t").mount(json!({"destination": "/t", "type": "tmpfs", "source": "t"}));
+    let bundle =
+        Bundle::script("stat -c %a /t").dir("t").mount(json!({"destination": "/t", "type": "tmpfs", "source": "t"}));
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(bundle.rootfs().join("t"), fs::Permissions::from_mode(0o710)).unwrap();
     assert_eq!(runtime.run(&bundle).ok().text(), "710");
@@ -188,10 +196,18 @@ fn a_symlinked_destination_stays_inside() {
     let source = TempDir::new("source");
     fs::write(source.join("file"), "bound\n").unwrap();
     for target in ["/real", "real", "../../../real"] {
-        let bundle = Bundle::script("cat /real/file").dir("real").symlink("link", target).bind(source.path(), "/link", &["bind"]);
+        let bundle = Bundle::script("cat /real/file").dir("real").symlink("link", target).bind(
+            source.path(),
+            "/link",
+            &["bind"],
+        );
         assert_eq!(runtime.run(&bundle).ok().text(), "bound", "{target}");
     }
-    let bundle = Bundle::script("cat /real/sub/file").dir("real").symlink("link", "/real").bind(source.path(), "/link/sub", &["bind"]);
+    let bundle = Bundle::script("cat /real/sub/file").dir("real").symlink("link", "/real").bind(
+        source.path(),
+        "/link/sub",
+        &["bind"],
+    );
     assert_eq!(runtime.run(&bundle).ok().text(), "bound");
     assert!(bundle.rootfs().join("real/sub").is_dir());
 }
@@ -247,7 +263,8 @@ fn a_slave_bind_gets_the_hosts_later_mounts_and_a_private_one_does_not() {
             volume.path().display()
         );
         let container = runtime.container(&bundle);
-        let output = container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
+        let output =
+            container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
         assert_eq!(output.text(), expected, "{option}");
     }
 }
@@ -270,7 +287,8 @@ fn mounts_made_inside_reach_the_host_through_a_shared_bind_alone() {
             volume.path().display()
         );
         let container = runtime.container(&bundle);
-        let output = container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
+        let output =
+            container.verb("run").arg(container.id()).through_shell(&prepare).through_shell(PRIVATE).run().ok();
         assert_eq!(output.text(), expected, "{option}");
     }
 }

@@ -105,9 +105,9 @@ fn in_a_pid_namespace_the_process_is_pid_1_and_alone() {
 #[test]
 fn the_loopback_of_a_new_network_namespace_is_up() {
     let runtime = runtime();
-    let script = "ip -o link; ip -o addr show lo; nc -l -p 7777 > /tmp/got & \
-         until echo hello | nc -w 1 127.0.0.1 7777 2>/dev/null; do sleep 0.02; done; wait; cat /tmp/got";
-    let output = runtime.run(&Bundle::script(script)).ok();
+    // httpd goes to the background when it listens.
+    let script = "ip -o link; ip -o addr show lo; httpd -p 127.0.0.1:7777 -h /srv; wget -q -O - 127.0.0.1:7777/page";
+    let output = runtime.run(&Bundle::script(script).file("srv/page", "hello")).ok();
     assert!(output.lines()[0].contains("LOOPBACK,UP"), "{output}");
     assert!(output.stdout.contains("127.0.0.1/8"), "{output}");
     assert_eq!(output.lines().last(), Some(&"hello"), "{output}");
@@ -180,8 +180,9 @@ fn a_time_namespace_shifts_the_boot_time() {
 #[test]
 fn a_user_namespace_maps_ids() {
     let runtime = runtime();
-    let bundle = Bundle::script("id -u; cat /proc/self/uid_map /proc/self/gid_map; touch /mnt/made; echo up; sleep 1000")
-        .user_namespace(100_000, 65536);
+    let bundle =
+        Bundle::script("id -u; cat /proc/self/uid_map /proc/self/gid_map; touch /mnt/made; echo up; sleep 1000")
+            .user_namespace(100_000, 65536);
     fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o777)).unwrap();
     let container = runtime.container(&bundle);
     let running = container.spawn();

@@ -41,10 +41,10 @@ fn siblings_talk_over_loopback() {
     let bundle = pause_bundle();
     let pause = runtime.container(&bundle);
     pause.up();
-    let server_bundle = sibling(&pause, "echo served | nc -l -p 8080");
+    let server_bundle = sibling(&pause, "exec httpd -f -p 8080 -h /srv").file("srv/page", "served");
     let server = runtime.container(&server_bundle);
     server.up();
-    let client = sibling(&pause, "until nc -w 1 127.0.0.1 8080 < /dev/null 2>/dev/null; do sleep 0.02; done");
+    let client = sibling(&pause, "until wget -q -O - 127.0.0.1:8080/page 2>/dev/null; do sleep 0.02; done");
     assert_eq!(runtime.run(&client).ok().text(), "served");
 }
 

@@ -1,7 +1,7 @@
 //! What a container finds in its root: devices, links, masks.
 
 use serde_json::json;
-use tare_testkit::{Bundle, known};
+use tare_testkit::Bundle;
 
 use crate::mountinfo::{at, inside};
 use crate::runtime;
@@ -9,7 +9,8 @@ use crate::runtime;
 #[test]
 fn the_root_is_the_bundles_rootfs_and_the_only_one() {
     let runtime = runtime();
-    let output = runtime.run(&Bundle::script("cat /marker; ls /proc/1/root/; ls -d /../marker").file("marker", "mine\n")).ok();
+    let output =
+        runtime.run(&Bundle::script("cat /marker; ls /proc/1/root/; ls -d /../marker").file("marker", "mine\n")).ok();
     assert_eq!(output.lines()[0], "mine");
     assert!(output.lines().contains(&"marker"), "{output}");
     let mounts = inside(&runtime, Bundle::new());
@@ -47,7 +48,8 @@ fn the_default_devices_belong_to_a_user_namespaces_host_or_root_and_work() {
 #[test]
 fn the_dev_links_exist() {
     let runtime = runtime();
-    let output = runtime.run(&Bundle::script("cd /dev; for n in fd stdin stdout stderr ptmx; do readlink $n; done")).ok();
+    let output =
+        runtime.run(&Bundle::script("cd /dev; for n in fd stdin stdout stderr ptmx; do readlink $n; done")).ok();
     let lines = output.lines();
     assert_eq!(lines[..4], ["/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2"]);
     assert!(["pts/ptmx", "/dev/pts/ptmx"].contains(&lines[4]), "{output}");
@@ -70,13 +72,14 @@ fn devices_of_the_config_are_made() {
 #[test]
 fn masked_paths_cannot_be_read() {
     let runtime = runtime();
-    let bundle = Bundle::script("cat /secret; ls -A /secrets; cat /secrets/inner; cat /proc/kcore | wc -c; ls -A /sys/firmware")
-        .file("secret", "read me")
-        .file("secrets/inner", "read me")
-        .edit(|config| {
-            let masked = config["linux"]["maskedPaths"].as_array_mut().unwrap();
-            masked.extend(["/secret", "/secrets", "/does/not/exist", "/secret"].map(|path| json!(path)));
-        });
+    let bundle =
+        Bundle::script("cat /secret; ls -A /secrets; cat /secrets/inner; cat /proc/kcore | wc -c; ls -A /sys/firmware")
+            .file("secret", "read me")
+            .file("secrets/inner", "read me")
+            .edit(|config| {
+                let masked = config["linux"]["maskedPaths"].as_array_mut().unwrap();
+                masked.extend(["/secret", "/secrets", "/does/not/exist", "/secret"].map(|path| json!(path)));
+            });
     let output = runtime.run(&bundle).ok();
     assert!(!output.stdout.contains("read me"), "{output}");
     assert_eq!(output.text(), "0");
@@ -117,7 +120,8 @@ fn the_default_readonly_paths_hold() {
 #[test]
 fn a_readonly_root_refuses_writes_below_it_but_not_to_mounts() {
     let runtime = runtime();
-    let bundle = Bundle::script("touch /x || echo no; touch /etc/x || echo no; touch /dev/shm/x && echo yes").readonly();
+    let bundle =
+        Bundle::script("touch /x || echo no; touch /etc/x || echo no; touch /dev/shm/x && echo yes").readonly();
     let output = runtime.run(&bundle).ok();
     assert_eq!(output.lines(), ["no", "no", "yes"]);
     assert!(!bundle.rootfs().join("x").exists());
@@ -145,7 +149,10 @@ fn a_writable_root_keeps_what_is_written() {
 fn a_rootfs_elsewhere_is_found() {
     let runtime = runtime();
     let other = Bundle::new().file("marker", "other");
-    for path in [other.rootfs().to_str().unwrap().to_owned(), "../".to_owned() + other.path().file_name().unwrap().to_str().unwrap() + "/rootfs"] {
+    for path in [
+        other.rootfs().to_str().unwrap().to_owned(),
+        "../".to_owned() + other.path().file_name().unwrap().to_str().unwrap() + "/rootfs",
+    ] {
         let bundle = Bundle::script("cat /marker").set("/root/path", json!(path));
         assert_eq!(runtime.run(&bundle).ok().text(), "other");
     }
@@ -162,7 +169,6 @@ fn a_rootfs_that_is_missing_or_a_file_is_refused() {
 #[test]
 fn proc_must_be_a_directory_of_the_rootfs() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 follows the link");
     for name in ["proc", "sys"] {
         let bundle = Bundle::script("echo ran").dir("elsewhere").symlink(name, "/elsewhere");
         let output = runtime.run(&bundle).fails(&[]);
@@ -173,7 +179,8 @@ fn proc_must_be_a_directory_of_the_rootfs() {
 #[test]
 fn no_pivot_gives_the_same_root() {
     let runtime = runtime();
-    let bundle = Bundle::script("cat /marker; ls -d /../marker; cat /proc/self/mountinfo | wc -l; hostname").file("marker", "mine\n");
+    let bundle = Bundle::script("cat /marker; ls -d /../marker; cat /proc/self/mountinfo | wc -l; hostname")
+        .file("marker", "mine\n");
     let container = runtime.container(&bundle);
     let output = container.call("run", &["--no-pivot"]).ok();
     assert_eq!(output.lines()[..2], ["mine", "/../marker"]);
@@ -183,12 +190,14 @@ fn no_pivot_gives_the_same_root() {
 #[test]
 fn no_pivot_leaves_no_unmasked_proc_to_mount() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 leaves the host's proc mounted below the moved root");
     let bundle = Bundle::new().args(["unshare", "-mrpf", "sh", "-c", "mount -t proc none /proc && echo mounted"]);
     let container = runtime.container(&bundle);
     let output = container.call("run", &["--no-pivot"]);
     assert!(!output.success() && !output.stdout.contains("mounted"), "{output}");
-    assert!(output.stderr.to_lowercase().contains("permission denied") || output.stderr.contains("not permitted"), "{output}");
+    assert!(
+        output.stderr.to_lowercase().contains("permission denied") || output.stderr.contains("not permitted"),
+        "{output}"
+    );
 }
 
 #[test]

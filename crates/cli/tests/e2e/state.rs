@@ -41,7 +41,6 @@ fn state_has_runcs_fields_too() {
 #[test]
 fn state_without_annotations_omits_them() {
     let runtime = runtime();
-    known!(runtime, Crun: "writes an empty object");
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
     container.create().ok();

@@ -40,7 +40,8 @@ fn the_terminal_is_dev_pts_0_and_dev_console() {
 #[test]
 fn the_terminal_belongs_to_the_user() {
     let runtime = runtime();
-    let bundle = Bundle::script("stat -c '%u %a' /dev/pts/0; echo written > /dev/pts/0; echo done").terminal().user(1000, 1000);
+    let bundle =
+        Bundle::script("stat -c '%u %a' /dev/pts/0; echo written > /dev/pts/0; echo done").terminal().user(1000, 1000);
     let socket = ConsoleSocket::new();
     let container = runtime.container(&bundle);
     container.call("run", &["--detach", "--console-socket", socket.path()]).ok();
@@ -79,7 +80,6 @@ fn a_resize_by_the_sockets_owner_reaches_the_process() {
 #[test]
 fn a_detached_terminal_without_a_socket_is_refused() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 keeps the terminal to itself");
     let bundle = Bundle::sleeper().terminal();
     let container = runtime.container(&bundle);
     container.create().fails(&["console socket", "console-socket"]);
@@ -132,6 +132,7 @@ fn a_foreground_run_passes_the_terminal_through() {
 #[test]
 fn a_foreground_run_takes_the_size_of_its_terminal() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 sets no size before the first SIGWINCH");
     let bundle = Bundle::script("trap 'stty size' WINCH; while :; do stty size; sleep 0.05; done").terminal();
     let container = runtime.container(&bundle);
     let (_running, mut terminal) = Pty::new(33, 77).spawn(container.verb("run").arg(container.id()));
@@ -162,7 +163,8 @@ fn a_foreground_run_makes_its_terminal_raw_and_restores_it() {
 #[test]
 fn control_c_reaches_the_process_inside() {
     let runtime = runtime();
-    let bundle = Bundle::script("trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.05; done").terminal();
+    let bundle =
+        Bundle::script("trap 'echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.05; done").terminal();
     let container = runtime.container(&bundle);
     let (running, mut terminal) = Pty::new(24, 80).spawn(container.verb("run").arg(container.id()));
     terminal.expect("ready");
@@ -174,7 +176,8 @@ fn control_c_reaches_the_process_inside() {
 #[test]
 fn all_output_arrives_before_a_foreground_run_ends() {
     let runtime = runtime();
-    let bundle = Bundle::script("i=0; while [ $i -lt 2000 ]; do echo \"line $i\"; i=$((i+1)); done; echo the-end").terminal();
+    let bundle =
+        Bundle::script("i=0; while [ $i -lt 2000 ]; do echo \"line $i\"; i=$((i+1)); done; echo the-end").terminal();
     let container = runtime.container(&bundle);
     let (running, mut terminal) = Pty::new(24, 80).spawn(container.verb("run").arg(container.id()));
     let output = terminal.expect("the-end");
