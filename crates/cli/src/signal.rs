@@ -40,15 +40,15 @@ const NAMES: &[(&str, i32)] = &[
     ("SYS", libc::SIGSYS),
 ];
 
-/// `KILL`, `SIGKILL`, `9`, `RTMIN+3`, `RTMAX-1`, in any case. Numbers may be any signal of the kernel, 1 to 64
-/// (0 is refused: it would only look whether the process is there).
+/// `KILL`, `SIGKILL`, `9`, `RTMIN+3`, `RTMAX-1`, in any case. Numbers may be any signal of the kernel, 1 to 64,
+/// or 0, which only looks whether the process is there.
 ///
 /// # Errors
 /// `unknown signal "X"`.
 pub(crate) fn parse(word: &str) -> Result<i32, String> {
     let unknown = || format!("unknown signal {word:?}");
     let last = libc::SIGRTMAX();
-    let valid = |number: i32| (1..=last).contains(&number);
+    let valid = |number: i32| (0..=last).contains(&number);
     if word.bytes().all(|byte| byte.is_ascii_digit()) {
         return word.parse().ok().filter(|&number| valid(number)).ok_or_else(unknown);
     }

@@ -199,11 +199,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether something has to be written to the host's procfs by a stage.
-    pub fn needs_procfs(&self) -> bool {
-        self.process.oom_score_adj.is_some() || !self.sysctl.is_empty()
-    }
-
     fn check(&self) -> Result<()> {
         let makes_user = self.namespaces.makes(LinuxNamespaceType::User);
         if makes_user && (self.id_mappings.uid.is_empty() || self.id_mappings.gid.is_empty()) {

@@ -6,18 +6,26 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::CallContext;
+use crate::sys::mount::{fsconfig_create, fsmount, fsopen};
 use crate::{Error, Result};
 
 /// The root of the host's procfs, `O_PATH`.
 #[derive(Debug)]
 pub struct Procfs(OwnedFd);
+
+impl AsFd for Procfs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Procfs {
     /// Opens `/proc`.
@@ -31,6 +39,24 @@ impl Procfs {
             return Err(Error::Refused("/proc is not a procfs".into()));
         }
         Ok(Self(root))
+    }
+
+    /// Mounts a procfs of this process' own pid namespace that nobody else sees, for what a stage writes when it is in the
+    /// container's namespaces: unlike a handle on the host's, it gives nothing away. Where the host's /proc is covered in
+    /// part, a user namespace may not mount another: then the host's is opened, as long as it still is on `/proc`.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn private() -> Result<Self> {
+        let mounted = fsopen(c"proc").and_then(|fs| {
+            fsconfig_create(fs.as_fd())?;
+            fsmount(fs.as_fd(), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)
+        });
+        match mounted {
+            Ok(root) => Ok(Self(root)),
+            Err(Errno::EPERM) => Self::open(),
+            Err(errno) => Err(Error::call("fsmount(\"proc\")", errno)),
+        }
     }
 
     /// Writes `value` to the file `path` below the root, in one write.

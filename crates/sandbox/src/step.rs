@@ -46,6 +46,8 @@ steps! {
     Session = "session",
     /// Stage 2: the loopback device.
     Network = "network",
+    /// Stage 2: kernel parameters of the new namespaces.
+    Sysctl = "sysctl",
     /// Stage 2: the root file system bound on itself.
     AttachRoot = "attach root",
     /// Stage 2: the mounts of the configuration.
@@ -64,8 +66,6 @@ steps! {
     Console = "console",
     /// Stage 2: host and domain name.
     Hostname = "hostname",
-    /// Stage 2: kernel parameters of the new namespaces.
-    Sysctl = "sysctl",
     /// Stage 2: read-only paths, masked paths, read-only root.
     Seal = "seal root",
     /// Parent or stage 2: resource limits.

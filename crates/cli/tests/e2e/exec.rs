@@ -82,7 +82,7 @@ fn cve_2026_30892_a_bad_exec_user_is_refused() {
     let runtime = runtime();
     known!(runtime, Runc: "1.1.5 wraps 4294967296 to 0 (security.md 1 F)", Crun: "1.8.1 takes garbage for 0");
     within(&Bundle::sleeper(), |_, container| {
-        for user in ["4294967296", "-1", "root", "0x10", "1e3", "1:", "1:x", "1:2:3", " 1", ""] {
+        for user in ["4294967296", "-1", "root", "0x10", "1e3", "1:", "1:x", "1:2:3", " 1"] {
             let output = container.verb("exec").arg(format!("--user={user}")).args([container.id(), "id", "-u"]).run();
             let output = output.fails(&[]);
             assert_eq!(output.stdout, "", "{user:?}");

@@ -15,7 +15,7 @@ use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Ready};
-use crate::init::{Inherited, fifo, stage1};
+use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::step::Step;
@@ -137,9 +137,9 @@ impl Runtime {
         };
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
-            let inherited = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
+            let (own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
             let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan) };
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, inherited, wire))
+            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
             announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
@@ -218,7 +218,7 @@ fn inherit(
     cgroup: &dyn Cgroup,
     console: Option<OwnedFd>,
     fifo: Option<fifo::ExecFifo>,
-) -> Result<Inherited> {
+) -> Result<(ForStage1, ForStage2)> {
     let joined = plan.namespaces.joined.iter().map(|(typ, path)| {
         File::open(path)
             .map(OwnedFd::from)
@@ -231,16 +231,13 @@ fn inherit(
     } else {
         Vec::new()
     };
-    Ok(Inherited {
+    let stage1 = ForStage1 {
         single_threaded,
-        procfs: plan.needs_procfs().then(Procfs::open).transpose()?,
+        procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
         joined: joined.collect::<Result<_>>()?,
-        sources,
-        console,
-        fifo,
-        cgroup: cgroup.location().clone(),
-    })
+    };
+    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
 }
 
 /// Writes down which process init is, and tells whoever asked.

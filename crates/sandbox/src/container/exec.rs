@@ -11,13 +11,13 @@ use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::enter::{self, Entry};
+use crate::init::enter::{self, Entry, Newcomer};
 use crate::init::parent::{self, Asked, Ready};
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
 use crate::step::Step;
-use crate::store::{Record, write_pid_file};
+use crate::store::write_pid_file;
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, console, store, sys};
@@ -54,10 +54,19 @@ impl Runtime {
             Terminal::Client(socket) => (None, Some(socket)),
             Terminal::Own(ours, stages) => (Some(ours), Some(stages)),
         };
-        let entry = open_entry(single_threaded, init, &spec, &record, process.clone(), Some(cgroup.as_ref()), console)?;
-        let entry = Entry { preserve_fds: options.preserve_fds, ..entry };
-        let asked = Asked { rlimits: &process.rlimits, plan: None };
-        let ready = parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, wire))?;
+        let namespaces = namespaces_of(&spec);
+        let newcomer = Newcomer {
+            process,
+            namespaces: namespaces.all_flags(),
+            console,
+            keyring: format!("_ses.{}", record.id),
+            preserve_fds: options.preserve_fds,
+        };
+        let rlimits = newcomer.process.rlimits.clone();
+        let entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
+        let asked = Asked { rlimits: &rlimits, plan: None };
+        let ready =
+            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
         announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
         ready.start()?;
@@ -80,37 +89,32 @@ fn refuse_unsupported(options: &ExecOptions) -> Result<()> {
     Ok(())
 }
 
-/// Opens on the host what the stages need of it and of the container.
+fn namespaces_of(spec: &Spec) -> NamespacePlan {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    NamespacePlan::new(namespaces.unwrap_or_default())
+}
+
+/// Opens on the host what stage 1 needs of it and of the container.
 fn open_entry(
     single_threaded: SingleThreaded,
     init: store::Init,
-    spec: &Spec,
-    record: &Record,
-    process: ProcessPlan,
-    cgroup: Option<&dyn cgroup::Cgroup>,
-    console: Option<OwnedFd>,
+    namespaces: &NamespacePlan,
+    newcomer: &Newcomer,
+    cgroup: &dyn cgroup::Cgroup,
 ) -> Result<Entry> {
-    let linux = spec.linux().as_ref();
-    let namespaces = NamespacePlan::new(linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default());
     let root = if namespaces.has(LinuxNamespaceType::Mount) {
         None
     } else {
         let path = format!("/proc/{}/root", init.pid);
         Some(File::open(&path).map(OwnedFd::from).call(|| format!("open({path:?})"))?)
     };
-    // After the root: the handle says whether the pid still was init's.
-    let handle = init.open()?;
     Ok(Entry {
         single_threaded,
-        procfs: process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
-        process,
-        init: handle,
-        namespaces: namespaces.all_flags(),
+        procfs: newcomer.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
+        // After the root: the handle says whether the pid still was init's.
+        init: init.open()?,
         root,
-        entrances: cgroup.map_or(Ok(Vec::new()), cgroup::Cgroup::entrances).at(Step::EnterCgroup)?,
-        console,
-        keyring: format!("_ses.{}", record.id),
-        preserve_fds: 0,
+        entrances: cgroup.entrances().at(Step::EnterCgroup)?,
     })
 }
 

@@ -12,11 +12,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::{chroot, fchdir, write};
+use nix::unistd::{chroot, fchdir};
 
-use super::stage1::become_root;
+use super::stage1::{become_root, enter_cgroups};
 use super::wire::{FromStage, StageEnd};
-use super::{finish, stage_failed, stage2};
+use super::{close_the_parents, finish, stage_failed, stage2};
 use crate::error::{CallContext, Context};
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
@@ -26,23 +26,29 @@ use crate::sys::exec::exit_child;
 use crate::sys::thread::SingleThreaded;
 use crate::{Result, console, rootfs, sys};
 
-/// What is to be entered, and as what.
+/// What is to be entered: stage 1's, closed before it forks.
 #[derive(Debug)]
 pub struct Entry {
     /// The proof that forking is safe.
     pub single_threaded: SingleThreaded,
-    /// The process.
-    pub process: ProcessPlan,
     /// A handle on the container's init.
     pub init: OwnedFd,
-    /// `CLONE_NEW*` of the namespaces in which init is not the runtime's neighbour.
-    pub namespaces: libc::c_int,
     /// init's root, for a container without a mount namespace.
     pub root: Option<OwnedFd>,
     /// The host's procfs, when something has to be written there.
     pub procfs: Option<Procfs>,
     /// The v1 `tasks` files of the cgroup.
     pub entrances: Vec<OwnedFd>,
+}
+
+/// What enters. Its one descriptor is a socket: a container's process can look through those of stage 2, see
+/// [`super::ForStage2`].
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The process.
+    pub process: ProcessPlan,
+    /// `CLONE_NEW*` of the namespaces in which init is not the runtime's neighbour.
+    pub namespaces: libc::c_int,
     /// Where the master side of the terminal goes.
     pub console: Option<OwnedFd>,
     /// The name of the container's session keyring.
@@ -52,55 +58,45 @@ pub struct Entry {
 }
 
 /// Runs stage 1, and in its child stage 2.
-pub fn run(entry: Entry, wire: StageEnd) -> ! {
-    match join(&entry) {
+pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd) -> ! {
+    match join(entry, &newcomer, &wire) {
         Ok(Side::Parent(process)) => {
             // A parent that is gone cannot be told; stage 2 will see the same.
             let _gone = wire.send(&FromStage::Init(process.as_raw()));
             exit_child(0)
         }
-        Ok(Side::Child) => become_program(entry, wire),
+        Ok(Side::Child) => become_program(newcomer, wire),
         Err(error) => stage_failed(&wire, error),
     }
 }
 
-fn join(entry: &Entry) -> Result<Side> {
+fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
+    let kept = entry.entrances.iter().chain(&entry.root).chain([&entry.init]).chain(&newcomer.console).map(AsFd::as_fd);
+    close_the_parents(newcomer.preserve_fds, wire, kept.chain(entry.procfs.iter().map(AsFd::as_fd)))?;
     // Before the container's namespaces are entered, where its processes could trace us (CVE-2016-9962).
     nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let (Some(adjustment), Some(procfs)) = (entry.process.oom_score_adj, &entry.procfs) {
+    if let (Some(adjustment), Some(procfs)) = (newcomer.process.oom_score_adj, &entry.procfs) {
         let path = format!("{}/oom_score_adj", nix::unistd::getpid());
         procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
     }
-    for tasks in &entry.entrances {
-        write(tasks, b"0").call(|| "write(tasks)").at(Step::EnterCgroup)?;
-    }
+    enter_cgroups(&entry.entrances).at(Step::EnterCgroup)?;
     // One call for all, Linux 5.8. The kernel takes the user namespace first, and its privilege for the rest.
-    setns(&entry.init, CloneFlags::from_bits_retain(entry.namespaces))
-        .call(|| format!("setns(pidfd, {:#x})", entry.namespaces))
+    setns(&entry.init, CloneFlags::from_bits_retain(newcomer.namespaces))
+        .call(|| format!("setns(pidfd, {:#x})", newcomer.namespaces))
         .at(Step::JoinNamespaces)?;
     if let Some(root) = &entry.root {
         fchdir(root).and_then(|()| chroot(".")).call(|| "chroot(init's root)").at(Step::JoinNamespaces)?;
     }
-    if entry.namespaces & libc::CLONE_NEWUSER != 0 {
+    if newcomer.namespaces & libc::CLONE_NEWUSER != 0 {
         become_root().at(Step::MapIds)?;
     }
-    clone3(entry.single_threaded, libc::CLONE_PARENT, None).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
+    let proof = entry.single_threaded;
+    drop(entry);
+    clone3(proof, libc::CLONE_PARENT, None).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
 }
 
-fn become_program(entry: Entry, wire: StageEnd) -> ! {
-    let Entry {
-        single_threaded: _,
-        process,
-        init,
-        namespaces,
-        root,
-        procfs,
-        entrances,
-        console,
-        keyring,
-        preserve_fds,
-    } = entry;
-    drop((init, root, procfs, entrances)); // stage 1's
+fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
+    let Newcomer { process, namespaces, console, keyring, preserve_fds } = newcomer;
     let user_namespace = finish::UserNamespace::of(namespaces & libc::CLONE_NEWUSER != 0);
     let begun = stage2::begin_session(Some(&keyring)).at(Step::Session).and_then(|()| {
         if let Some(socket) = console {

@@ -5,7 +5,7 @@
 //! descriptor, says that the program runs. So nothing has to be opened by init inside the container, `start` learns why
 //! exec failed, and whether a container still waits is the kernel's knowledge: the fifo has a reader, init itself.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -45,6 +45,12 @@ pub fn make(entry: &Entry) -> Result<ExecFifo> {
             Err(Errno::EAGAIN) => return Ok(ExecFifo(fifo)),
             Err(errno) => return Err(Error::call(format!("write({:?})", path()), errno)),
         }
+    }
+}
+
+impl AsFd for ExecFifo {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

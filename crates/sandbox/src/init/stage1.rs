@@ -11,7 +11,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::stage2;
 use super::wire::{FromStage, StageEnd};
-use super::{Inherited, stage_failed};
+use super::{ForStage1, ForStage2, close_the_parents, stage_failed};
 use crate::Result;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
@@ -21,28 +21,29 @@ use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
 
 /// Runs stage 1, and in its child stage 2.
-pub fn run(plan: &Plan, inherited: Inherited, wire: StageEnd) -> ! {
-    match build(plan, &inherited, &wire) {
+pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
+    match build(plan, own, &next, &wire) {
         Ok(Side::Parent(init)) => {
             // A parent that is gone cannot be told; stage 2 will see the same.
             let _gone = wire.send(&FromStage::Init(init.as_raw()));
             exit_child(0)
         }
-        Ok(Side::Child) => stage2::run(plan, inherited, wire),
+        Ok(Side::Child) => stage2::run(plan, next, wire),
         Err(error) => stage_failed(&wire, error),
     }
 }
 
-fn build(plan: &Plan, inherited: &Inherited, wire: &StageEnd) -> Result<Side> {
+fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Result<Side> {
+    close_the_parents(plan.preserve_fds, wire, own.fds().chain(next.fds()))?;
     // Before the first namespace of the container is entered: from then on its processes could trace us
     // (CVE-2016-9962). Only a process that is not dumpable is out of their reach.
     nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let (Some(adjustment), Some(procfs)) = (plan.process.oom_score_adj, &inherited.procfs) {
+    if let (Some(adjustment), Some(procfs)) = (plan.process.oom_score_adj, &own.procfs) {
         let path = format!("{}/oom_score_adj", nix::unistd::getpid());
         procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
     }
-    enter_cgroups(&inherited.entrances).at(Step::EnterCgroup)?;
-    join_namespaces(plan, &inherited.joined).at(Step::JoinNamespaces)?;
+    enter_cgroups(&own.entrances).at(Step::EnterCgroup)?;
+    join_namespaces(plan, &own.joined).at(Step::JoinNamespaces)?;
     if plan.namespaces.makes(LinuxNamespaceType::User) {
         unshare(CloneFlags::CLONE_NEWUSER).call(|| "unshare(CLONE_NEWUSER)").at(Step::MapIds)?;
         wire.ask(&FromStage::MapIds)?;
@@ -59,11 +60,13 @@ fn build(plan: &Plan, inherited: &Inherited, wire: &StageEnd) -> Result<Side> {
     }
     // The cgroup namespace too: its root is the cgroup that we are in by now. A sibling, so that init is the runtime's child.
     let flags = plan.namespaces.clone_flags(&[LinuxNamespaceType::User, LinuxNamespaceType::Time]) | libc::CLONE_PARENT;
-    clone3(inherited.single_threaded, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
+    let proof = own.single_threaded;
+    drop(own);
+    clone3(proof, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
 }
 
 /// Enters the v1 hierarchies: `0` stands for the writer.
-fn enter_cgroups(entrances: &[OwnedFd]) -> Result<()> {
+pub(super) fn enter_cgroups(entrances: &[OwnedFd]) -> Result<()> {
     for tasks in entrances {
         write(tasks, b"0").call(|| "write(tasks)")?;
     }

@@ -12,17 +12,18 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::finish::{self, Prepared};
 use super::wire::{FromStage, StageEnd};
-use super::{Inherited, stage_failed};
+use super::{ForStage2, stage_failed};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
+use crate::procfs::Procfs;
 use crate::rootfs::{self, CgroupNamespace, Enter, HowDevices, MountEnv, MountNamespace, Root};
 use crate::step::Step;
 use crate::sys;
 use crate::{Error, Result, console, hook};
 
 /// Runs stage 2. It ends as the container's program.
-pub fn run(plan: &Plan, inherited: Inherited, wire: StageEnd) -> ! {
+pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
     match prepare(plan, inherited, wire) {
         Ok(prepared) => {
             let Err(error) = launch(plan, &prepared);
@@ -33,14 +34,14 @@ pub fn run(plan: &Plan, inherited: Inherited, wire: StageEnd) -> ! {
 }
 
 /// Everything up to the word to start.
-fn prepare(plan: &Plan, inherited: Inherited, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
-    let Inherited { single_threaded: _, procfs, entrances, joined, sources, console, fifo, cgroup } = inherited;
-    drop((entrances, joined)); // stage 1's
+fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
+    let ForStage2 { sources, console, fifo, cgroup } = inherited;
     let built = (|| {
         begin_session(plan.keyring.as_deref()).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
         }
+        set_sysctl(plan).at(Step::Sysctl)?;
         let null = rootfs::open_null().at(Step::AttachRoot)?;
         let root = build_root(plan, sources, &cgroup)?;
         run_hooks_before_pivot(plan, &root, &wire)?;
@@ -51,12 +52,6 @@ fn prepare(plan: &Plan, inherited: Inherited, wire: StageEnd) -> Result<Prepared
         }
         finish::reopen_null().at(Step::Console)?;
         name_host(plan).at(Step::Hostname)?;
-        if let Some(procfs) = &procfs {
-            for (path, value) in &plan.sysctl {
-                procfs.write(path, value.as_bytes()).during(|| "linux.sysctl").at(Step::Sysctl)?;
-            }
-        }
-        drop(procfs);
         make_cwd(&plan.process.cwd).at(Step::EnterRoot)?;
         seal_root(plan, null).at(Step::Seal)
     })();
@@ -77,6 +72,15 @@ pub(super) fn begin_session(keyring: Option<&str>) -> Result<()> {
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
         joined => joined.call(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})")),
     }
+}
+
+/// Sets the kernel parameters of the new namespaces: before anything of the image is looked at.
+fn set_sysctl(plan: &Plan) -> Result<()> {
+    if plan.sysctl.is_empty() {
+        return Ok(());
+    }
+    let procfs = Procfs::private()?;
+    plan.sysctl.iter().try_for_each(|(path, value)| procfs.write(path, value.as_bytes()).during(|| "linux.sysctl"))
 }
 
 /// The root with everything mounted in it.

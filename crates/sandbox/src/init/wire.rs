@@ -93,6 +93,12 @@ impl ParentEnd {
     }
 }
 
+impl AsFd for StageEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl StageEnd {
     /// Tells the parent.
     ///

@@ -58,7 +58,10 @@ pub fn get() -> nix::Result<Sets> {
 /// `EPERM` when a set grows beyond what the thread has.
 pub fn set(sets: Sets) -> nix::Result<()> {
     let header = Header { version: VERSION_3, pid: 0 };
-    let word = |set: Set, high: bool| (if high { set >> 32 } else { set & 0xffff_ffff }) as u32;
+    let word = |set: Set, high: bool| {
+        let half = if high { set >> 32 } else { set & 0xffff_ffff };
+        u32::try_from(half).unwrap_or_default() // always fits: it is one half
+    };
     let data = [false, true].map(|high| Data {
         effective: word(sets.effective, high),
         permitted: word(sets.permitted, high),

@@ -55,10 +55,23 @@ pub fn close_others<const N: usize>(preserve: u32, keep: [&mut OwnedFd; N]) -> n
     check(unsafe { libc::syscall(libc::SYS_close_range, rest, u32::MAX, 0) }).map(drop)
 }
 
-/// Whether descriptor `number` is open.
-pub fn is_open(number: RawFd) -> bool {
-    // SAFETY: F_GETFD takes no pointer and fails with EBADF for a closed number.
-    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+/// Closes everything but stdio, the `preserve` descriptors after it and those in `keep`, which stay where they are. For a
+/// forked child, whose parent's descriptors nobody will use any more.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9.
+pub fn close_except(preserve: u32, keep: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3 + preserve;
+    for number in kept.into_iter().chain([u32::MAX]) {
+        if number > first {
+            // SAFETY: integers only. The child gives up these descriptors, as documented.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) })?;
+        }
+        first = first.max(number.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Clears close-on-exec of descriptor `number`, for one that the container inherits.

@@ -20,7 +20,8 @@ pub fn loopback_up() -> nix::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    let flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING);
+    request.ifr_ifru.ifru_flags = flags.map_err(|_| nix::errno::Errno::EINVAL)?;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives to the end of this function.
     check(libc::c_long::from(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) })).map(drop)

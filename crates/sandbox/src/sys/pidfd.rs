@@ -15,8 +15,9 @@ use super::check;
 pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: two integers, no pointers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    // SAFETY: the kernel just returned this descriptor to us and nobody else owns it; it fits an int.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+    let fd = libc::c_int::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
+    // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `pidfd_send_signal(pidfd, signal, NULL, 0)`.

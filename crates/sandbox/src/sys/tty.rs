@@ -19,8 +19,9 @@ pub fn open_peer(ptmx: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open flags as an int and returns a new descriptor.
     let fd = check(libc::c_long::from(unsafe { libc::ioctl(ptmx.as_raw_fd(), libc::TIOCGPTPEER, flags) }))?;
+    let fd = libc::c_int::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
     // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `ioctl(tty, TIOCSCTTY, 0)`: makes `tty` the controlling terminal of this session's leader.
