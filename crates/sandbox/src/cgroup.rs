@@ -1,14 +1,29 @@
 //! Cgroups: one trait, a v1 and a v2 implementation behind it, chosen once.
 
+mod convert;
+mod device;
+mod dir;
+mod event;
+mod field;
+mod host;
+mod removal;
+#[cfg(test)]
+mod scratch;
+pub mod stat;
+mod v1;
+mod v2;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+pub use stat::Stats;
+
+use crate::{Error, Result};
 
 /// Who makes the cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,9 +31,10 @@ use crate::Result;
 pub enum Driver {
     /// This program, with mkdir in cgroupfs.
     Cgroupfs,
-    /// systemd, asked over D-Bus.
+    /// systemd, asked over D-Bus. Not supported yet.
     Systemd,
-    /// Nobody: the container stays where its caller is.
+    /// Nobody: the container stays where its caller is. Its processes cannot be told from others then: they are not
+    /// limited, listed, frozen, nor killed as a whole.
     Disabled,
 }
 
@@ -59,14 +75,24 @@ pub trait Cgroup {
     /// a cgroup that exists and holds processes or is frozen.
     ///
     /// # Errors
-    /// The call that failed; what was made before is removed again.
+    /// The call that failed; what was made before is removed again. Do not [`Cgroup::remove`] after that: where
+    /// `create` refused, the processes inside are somebody else's.
     fn create(&self) -> Result<()>;
 
-    /// Writes the limits. A field the host cannot honour is an error that names it.
+    /// Writes the limits that `resources` names and leaves the others, for `create` and `update` alike; devices are
+    /// [`Cgroup::allow_devices`]' part. A field the host cannot honour is an error that names it.
     ///
     /// # Errors
-    /// The write that failed, with file and value.
+    /// The write that failed, with field, file and value.
     fn apply(&self, resources: &LinuxResources) -> Result<()>;
+
+    /// Denies every device but those that `rules` (`linux.resources.devices`) allow, in order, and those that every
+    /// container has. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
+    /// everything is open); `update` only if the update names devices, or it would reset them.
+    ///
+    /// # Errors
+    /// A rule that is malformed or that cgroup v1 cannot express; the write or bpf(2) call that failed.
+    fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()>;
 
     /// The cgroup2 directory for `clone3(CLONE_INTO_CGROUP)`; None on a host without cgroup2.
     ///
@@ -75,7 +101,9 @@ pub trait Cgroup {
     fn clone_target(&self) -> Result<Option<OwnedFd>>;
 
     /// The v1 `tasks` files, open for writing: a single-threaded process enters by writing `0` to each. Unlike
-    /// a pid written to `cgroup.procs`, that takes no global lock and waits for no RCU grace period.
+    /// a pid written to `cgroup.procs`, that takes no global lock and waits for no RCU grace period: since kernel
+    /// 5.16 (9a3284fad42f, "cgroup: Optimize single thread migration") `cgroup_procs_write_start` takes
+    /// `cgroup_threadgroup_rwsem` only `if (pid || threadgroup)`, and `tasks` with `0` is neither.
     ///
     /// # Errors
     /// The open that failed.
@@ -99,7 +127,8 @@ pub trait Cgroup {
     /// The read that failed.
     fn frozen(&self) -> Result<Freezer>;
 
-    /// Kills everything inside: `cgroup.kill` where there is one, else freeze, signal, thaw. Does not wait.
+    /// Kills everything inside, frozen or not: `cgroup.kill` where there is one (kernel ≥ 5.14; on a hybrid host in
+    /// its cgroup2), else freeze, signal, thaw. Does not wait.
     ///
     /// # Errors
     /// The call that failed.
@@ -110,19 +139,124 @@ pub trait Cgroup {
     /// # Errors
     /// What stayed: pid, state, wchan.
     fn remove(&self, deadline: Instant) -> Result<()>;
+
+    /// What the cgroup has used so far.
+    ///
+    /// # Errors
+    /// The read that failed; a controller or file that the host lacks counts nothing.
+    fn stats(&self) -> Result<Stats>;
 }
 
-/// Works out where the cgroup of container `id` goes. `cgroups_path` is `linux.cgroupsPath`.
+/// How long `kill` waits for the freezer where there is no `cgroup.kill`. It goes on without: `remove` looks again.
+const FREEZE_FOR_KILL: Duration = Duration::from_secs(2);
+
+/// Works out where the cgroup of container `id` goes. `cgroups_path` is `linux.cgroupsPath`; empty is absent. `..` is
+/// resolved lexically, so that the path stays below the root of each hierarchy.
 ///
 /// # Errors
-/// A path that leaves the hierarchy.
+/// A path that names no cgroup of its own (`/`), [`Driver::Systemd`], a host without cgroups.
 pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str) -> Result<Location> {
-    let _ = (cgroups_path, id);
-    Ok(Location { driver, directories: Vec::new() })
+    match driver {
+        Driver::Cgroupfs => host::locate(Path::new(host::ROOT), cgroups_path, id),
+        Driver::Systemd => Err(Error::Refused("--systemd-cgroup is not supported yet".into())),
+        Driver::Disabled => Ok(Location { driver, directories: Vec::new() }),
+    }
 }
 
-/// The manager for a location.
+/// The manager for a location. Nothing is read or opened yet.
 pub fn open(location: &Location) -> Box<dyn Cgroup> {
-    let _ = location;
-    unimplemented!("skeleton")
+    open_below(Path::new(host::ROOT), location)
+}
+
+/// The same on a host whose cgroup2 is mounted at `root`.
+fn open_below(root: &Path, location: &Location) -> Box<dyn Cgroup> {
+    match location.directories.as_slice() {
+        [] => Box::new(Disabled(location.clone())),
+        [only] if only.hierarchy.is_empty() => Box::new(v2::Manager::new(root, location, &only.path)),
+        _ => Box::new(v1::Manager::new(location)),
+    }
+}
+
+/// Refuses a cgroup that was there before and is in use: its limits would become another container's.
+fn refuse_occupied(pids: &[Pid], freezer: Freezer) -> Result<()> {
+    if !pids.is_empty() {
+        return Err(Error::Refused(format!("container's cgroup is not empty: {} process(es) found", pids.len())));
+    }
+    if freezer == Freezer::Frozen {
+        return Err(Error::Refused("container's cgroup unexpectedly frozen".into()));
+    }
+    Ok(())
+}
+
+/// No cgroup: nothing to make, to limit or to remove. Who asks for it keeps the container in order by other means;
+/// only what cannot be had is refused.
+#[derive(Debug)]
+struct Disabled(Location);
+
+impl Cgroup for Disabled {
+    fn location(&self) -> &Location {
+        &self.0
+    }
+
+    fn create(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&self, _: &LinuxResources) -> Result<()> {
+        Ok(())
+    }
+
+    fn allow_devices(&self, _: &[LinuxDeviceCgroup]) -> Result<()> {
+        Ok(())
+    }
+
+    fn clone_target(&self) -> Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn entrances(&self) -> Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+
+    fn pids(&self) -> Result<Vec<Pid>> {
+        Ok(Vec::new())
+    }
+
+    fn freeze(&self, _: Freezer, _: Instant) -> Result<()> {
+        Err(Error::Refused("cannot freeze a container without a cgroup".into()))
+    }
+
+    fn frozen(&self) -> Result<Freezer> {
+        Ok(Freezer::Thawed)
+    }
+
+    fn kill(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        Ok(Stats::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systemd_driver_is_refused_and_none_is_no_directory() {
+        let error = locate(Driver::Systemd, None, "web").unwrap_err();
+        assert_eq!(error.to_string(), "--systemd-cgroup is not supported yet");
+        let location = locate(Driver::Disabled, Some(Path::new("/a")), "web").unwrap();
+        assert_eq!(location.directories, []);
+        let cgroup = open(&location);
+        cgroup.create().unwrap();
+        assert!(cgroup.clone_target().unwrap().is_none() && cgroup.entrances().unwrap().is_empty());
+        assert!(cgroup.freeze(Freezer::Frozen, Instant::now()).is_err());
+        cgroup.remove(Instant::now()).unwrap();
+    }
 }

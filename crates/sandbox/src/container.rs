@@ -1,13 +1,25 @@
 //! What a caller can ask for: one short function per verb.
 
+mod control;
+mod create;
+mod delete;
+mod exec;
+mod inspect;
+mod start;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::Process;
 use serde::Serialize;
 
 use crate::cgroup::Driver;
-use crate::{Error, Result};
+use crate::store::Store;
+
+/// How long a command waits for what should not take long: another command on the same container, a killed process
+/// to be gone, a cgroup to freeze.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all commands share.
 #[derive(Debug, Clone)]
@@ -131,110 +143,11 @@ pub struct State {
 }
 
 impl Runtime {
-    /// Builds the container; its process waits for [`Runtime::start`].
-    ///
-    /// # Errors
-    /// What failed; nothing is left behind.
-    pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let _ = (id, options);
-        Err(Error::Refused("skeleton".into()))
+    fn store(&self) -> Store {
+        Store::new(&self.root)
     }
+}
 
-    /// Creates and starts; in the foreground waits, and returns the exit code (128 + signal if killed).
-    ///
-    /// # Errors
-    /// What failed; nothing is left behind.
-    pub fn run(&self, id: &str, options: &CreateOptions, run: RunOptions) -> Result<i32> {
-        let _ = (id, options, run);
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Lets the created process go.
-    ///
-    /// # Errors
-    /// `cannot start an already running container`, `cannot start a container that has stopped`, or why exec failed.
-    pub fn start(&self, id: &str) -> Result<()> {
-        let _ = id;
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// What the container is doing now.
-    ///
-    /// # Errors
-    /// [`Error::NotExist`], or a state that cannot be read.
-    pub fn state(&self, id: &str) -> Result<State> {
-        let _ = id;
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Every container under the root, by name; one whose state cannot be read comes as an error with its name.
-    ///
-    /// # Errors
-    /// The root cannot be read.
-    pub fn list(&self) -> Result<Vec<(String, Result<State>)>> {
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Sends `signal` to init, or with `all` to every process; `all` makes a stopped container no error.
-    ///
-    /// # Errors
-    /// [`Error::NotRunning`].
-    pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
-        let _ = (id, signal, all);
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Removes a stopped container; with `force` kills it first, and an unknown one is no error.
-    ///
-    /// # Errors
-    /// A running container without `force`; what could not be removed.
-    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
-        let _ = (id, force);
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Runs one more process; in the foreground waits, and returns its exit code.
-    ///
-    /// # Errors
-    /// What failed before the process ran.
-    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<i32> {
-        let _ = (id, options);
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Freezes every process.
-    ///
-    /// # Errors
-    /// A container that is not running.
-    pub fn pause(&self, id: &str) -> Result<()> {
-        let _ = id;
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Thaws every process.
-    ///
-    /// # Errors
-    /// `container not paused`.
-    pub fn resume(&self, id: &str) -> Result<()> {
-        let _ = id;
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// The pids of the container on the host.
-    ///
-    /// # Errors
-    /// [`Error::NotExist`].
-    pub fn ps(&self, id: &str) -> Result<Vec<i32>> {
-        let _ = id;
-        Err(Error::Refused("skeleton".into()))
-    }
-
-    /// Changes the limits that `resources` names; the others stay.
-    ///
-    /// # Errors
-    /// The write that failed.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
-        let _ = (id, resources);
-        Err(Error::Refused("skeleton".into()))
-    }
+fn deadline() -> Instant {
+    Instant::now() + PATIENCE
 }

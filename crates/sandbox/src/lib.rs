@@ -3,10 +3,20 @@
 //! The entry points are the methods of [`container::Runtime`]; ARCHITECTURE.md draws the processes
 //! behind them and every message they exchange.
 
+pub mod caps;
 pub mod cgroup;
+pub mod console;
 pub mod container;
 pub mod error;
+pub mod foreground;
+pub mod hook;
+pub mod init;
+pub mod plan;
+pub mod procfs;
+pub mod rootfs;
+pub mod seal;
 pub mod step;
+pub mod store;
 pub mod sys;
 
 pub use error::{Error, Result};

@@ -1,2 +1,28 @@
 //! The only module tree with `unsafe`: one small file per man-page family.
+//!
+//! What nix offers safely is called from where it is needed; here is what it lacks.
 #![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod capability;
+pub mod clone;
+pub mod exec;
+pub mod fd;
+pub mod keyring;
+pub mod mount;
+pub mod net;
+pub mod path;
+pub mod pidfd;
+pub mod rlimit;
+pub mod signal;
+pub mod socket;
+pub mod thread;
+pub mod tty;
+pub mod uts;
+
+use nix::errno::Errno;
+
+/// Turns the return value of a raw system call into a result: -1 means errno.
+pub(crate) fn check(result: libc::c_long) -> nix::Result<libc::c_long> {
+    if result == -1 { Err(Errno::last()) } else { Ok(result) }
+}

@@ -5,6 +5,16 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+pub mod check;
+pub mod decode;
+pub mod features;
+mod load;
+mod position;
+pub mod template;
+
+/// The version of the runtime specification that is implemented.
+pub const OCI_VERSION: &str = "1.3.0";
+
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,11 +37,11 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads `dir/config.json`.
+    /// Reads and checks `dir/config.json`, and finds the root file system.
     ///
     /// # Errors
-    /// One line that names file, position and field.
+    /// One line that names file, position and field: `config.json:12:7: /process/args/0: invalid type: integer`.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        Err(Error::Invalid(format!("{}: skeleton", dir.display())))
+        load::bundle(dir)
     }
 }

@@ -1,0 +1,123 @@
+//! From the flags before the verb to a [`Runtime`].
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use tare_sandbox::cgroup::Driver;
+use tare_sandbox::container::Runtime;
+
+use crate::args::Global;
+use crate::report;
+
+const DEFAULT_ROOT: &str = "/run/tare";
+
+impl Global {
+    /// What all verbs share.
+    ///
+    /// # Errors
+    /// One line that names the flag.
+    pub(crate) fn runtime(&self) -> Result<Runtime, String> {
+        let cgroup_driver = match self.cgroup_manager.as_deref() {
+            None if self.systemd_cgroup => Driver::Systemd,
+            None | Some("cgroupfs") => Driver::Cgroupfs,
+            Some("systemd") => Driver::Systemd,
+            Some("disabled") => Driver::Disabled,
+            Some(other) => return Err(format!("--cgroup-manager {other:?} is not cgroupfs, systemd or disabled")),
+        };
+        match self.rootless.as_str() {
+            "" | "auto" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE"
+            | "False" => {}
+            other => return Err(format!("--rootless {other:?} is not true, false or auto")),
+        }
+        Ok(Runtime { root: self.root_dir()?, cgroup_driver })
+    }
+
+    fn root_dir(&self) -> Result<PathBuf, String> {
+        if let Some(root) = &self.root {
+            let absolute =
+                std::path::absolute(root).map_err(|error| format!("--root {root:?}: {}", report::cause(&error)))?;
+            let root = clean(&absolute);
+            if root == Path::new("/") {
+                return Err("--root must not be /".into());
+            }
+            return Ok(root);
+        }
+        let Some(runtime_dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) else {
+            return Ok(DEFAULT_ROOT.into());
+        };
+        if !is_user() {
+            return Ok(DEFAULT_ROOT.into());
+        }
+        let root = PathBuf::from(runtime_dir).join("tare");
+        private(&root).map_err(|error| format!("make {root:?} in XDG_RUNTIME_DIR: {}", report::cause(&error)))?;
+        Ok(root)
+    }
+}
+
+/// Whether the caller keeps its state apart from root's: another user, or one who is root in a user namespace only.
+fn is_user() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    if std::env::var_os("USER").is_some_and(|user| user == "root") {
+        return false;
+    }
+    // Every id mapped to itself: not in a user namespace. A kernel without them has no such file.
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
+}
+
+/// Makes a directory of the user's own. Sticky, so that what cleans old files out of XDG_RUNTIME_DIR leaves it alone
+/// (XDG Base Directory Specification).
+fn private(dir: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o1700))
+}
+
+/// Resolves `.` and `..` by the text alone.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            _ => {}
+        }
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn global(root: &str) -> Global {
+        Global { root: Some(root.into()), ..Global::default() }
+    }
+
+    #[test]
+    fn the_root_is_absolute_and_not_the_root_of_the_host() {
+        assert_eq!(global("/x/../y/./z//").runtime().unwrap().root, Path::new("/y/z"));
+        assert_eq!(global("state").runtime().unwrap().root, std::env::current_dir().unwrap().join("state"));
+        for root in ["/", "//", "/x/..", "/../.."] {
+            assert_eq!(global(root).runtime().unwrap_err(), "--root must not be /", "{root}");
+        }
+    }
+
+    #[test]
+    fn the_cgroup_manager_may_be_named_in_two_ways() {
+        let driver = |systemd_cgroup, manager: Option<&str>| {
+            let cgroup_manager = manager.map(str::to_owned);
+            Global { systemd_cgroup, cgroup_manager, ..global("/x") }.runtime().map(|runtime| runtime.cgroup_driver)
+        };
+        assert_eq!(driver(false, None), Ok(Driver::Cgroupfs));
+        assert_eq!(driver(true, None), Ok(Driver::Systemd));
+        assert_eq!(driver(false, Some("systemd")), Ok(Driver::Systemd));
+        assert_eq!(driver(true, Some("disabled")), Ok(Driver::Disabled));
+        assert!(driver(false, Some("runit")).is_err());
+        assert!(Global { rootless: "perhaps".into(), ..global("/x") }.runtime().is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! One call of [`Runtime`] per verb, and its result on stdout.
+
+use tare_sandbox::container::{CreateOptions, RunOptions, Runtime};
+
+use crate::args::{Container, Global, Verb};
+use crate::report::{self, Failure};
+use crate::signal;
+
+mod exec;
+mod list;
+mod ps;
+mod spec;
+mod update;
+
+/// Does what a verb asks for; the code is that of the container's process where the verb waits for one.
+///
+/// # Errors
+/// What failed, with the verb and the container's name in front.
+pub(crate) fn dispatch(global: &Global, verb: &Verb) -> Result<u8, Failure> {
+    let result = call(global, verb);
+    result.map_err(|message| verb.failed(message))
+}
+
+impl Verb {
+    /// An error of this verb: what was asked for, the cause, the exit code.
+    pub(crate) fn failed(&self, cause: impl std::fmt::Display) -> Failure {
+        let name = self.name();
+        let message = match self.id() {
+            Some(id) => format!("{name} {id:?}: {cause}"),
+            None => format!("{name}: {cause}"),
+        };
+        // Only so can a caller tell an error of `exec` from the code of the process.
+        let code = if matches!(self, Self::Exec(_)) { 255 } else { 1 };
+        Failure::new(message).code(code)
+    }
+
+    /// Whether processes of ours enter a container, and how many descriptors after stdio they hand on.
+    pub(crate) fn enters_container(&self) -> Option<u32> {
+        match self {
+            Self::Create(create) => Some(create.container.preserve_fds),
+            Self::Run(run) => Some(run.container.preserve_fds),
+            Self::Exec(exec) => Some(exec.preserve_fds),
+            _ => None,
+        }
+    }
+
+    fn id(&self) -> Option<&str> {
+        match self {
+            Self::Create(create) => Some(&create.container.id),
+            Self::Run(run) => Some(&run.container.id),
+            Self::Start(start) => Some(&start.id),
+            Self::State(state) => Some(&state.id),
+            Self::Kill(kill) => Some(&kill.id),
+            Self::Delete(delete) => Some(&delete.id),
+            Self::Exec(exec) => Some(&exec.id),
+            Self::Ps(ps) => Some(&ps.id),
+            Self::Pause(pause) => Some(&pause.id),
+            Self::Resume(resume) => Some(&resume.id),
+            Self::Update(update) => Some(&update.id),
+            Self::List(_)
+            | Self::Spec(_)
+            | Self::Features(_)
+            | Self::Events(_)
+            | Self::Checkpoint(_)
+            | Self::Restore(_) => None,
+        }
+    }
+}
+
+fn call(global: &Global, verb: &Verb) -> Result<u8, String> {
+    let runtime = match verb {
+        // These look at nothing that the flags before the verb describe.
+        Verb::Spec(spec) => return spec::write(spec).map(|()| 0),
+        Verb::Features(_) => return features().map(|()| 0),
+        Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => {
+            return Err("not supported by this version of tare".into());
+        }
+        _ => global.runtime()?,
+    };
+    let done = match verb {
+        Verb::Create(create) => runtime.create(&create.container.id, &create.container.options()),
+        Verb::Start(start) => runtime.start(&start.id),
+        Verb::Kill(kill) => runtime.kill(&kill.id, signal::parse(&kill.signal)?, kill.all),
+        Verb::Delete(delete) => runtime.delete(&delete.id, delete.force),
+        Verb::Pause(pause) => runtime.pause(&pause.id),
+        Verb::Resume(resume) => runtime.resume(&resume.id),
+        Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
+        Verb::State(state) => return self::state(&runtime, &state.id).map(|()| 0),
+        Verb::List(list) => return list::write(&runtime, global, list).map(|()| 0),
+        Verb::Ps(ps) => return ps::write(&runtime, ps).map(|()| 0),
+        Verb::Run(run) => {
+            let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
+            return code(runtime.run(&run.container.id, &run.container.options(), options));
+        }
+        Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
+        Verb::Spec(_) | Verb::Features(_) | Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => Ok(()),
+    };
+    done.map(|()| 0).map_err(|error| error.to_string())
+}
+
+/// The code of a process as ours; the kernel keeps eight bits.
+fn code(result: tare_sandbox::Result<i32>) -> Result<u8, String> {
+    let code = result.map_err(|error| error.to_string())?;
+    u8::try_from(code & 0xff).map_err(|error| error.to_string())
+}
+
+impl Container {
+    fn options(&self) -> CreateOptions {
+        CreateOptions {
+            bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
+            console_socket: self.console_socket.clone(),
+            pidfd_socket: self.pidfd_socket.clone(),
+            pid_file: self.pid_file.clone(),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds: self.preserve_fds,
+        }
+    }
+}
+
+fn state(runtime: &Runtime, id: &str) -> Result<(), String> {
+    let state = runtime.state(id).map_err(|error| error.to_string())?;
+    print_json(&state, "")
+}
+
+fn features() -> Result<(), String> {
+    let document = tare_spec::features::document().map_err(|error| error.to_string())?;
+    let mut document = serde_json::to_value(document).map_err(|error| error.to_string())?;
+    drop_nulls(&mut document);
+    print_json(&document, "\n")
+}
+
+/// oci-spec writes null for what is not announced; the schema wants it absent.
+fn drop_nulls(value: &mut serde_json::Value) {
+    if let serde_json::Value::Object(members) = value {
+        members.retain(|_, member| !member.is_null());
+        members.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// Prints JSON, indented by two spaces.
+fn print_json(value: &impl serde::Serialize, end: &str) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    print(&(text + end))
+}
+
+/// Prints text.
+fn print(text: &str) -> Result<(), String> {
+    report::print(text.as_bytes()).map_err(|failure| failure.line())
+}

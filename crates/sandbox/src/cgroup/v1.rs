@@ -1,0 +1,266 @@
+//! cgroup v1: a directory in every hierarchy, and one in cgroup2 where the host mounts that beside them (hybrid).
+
+mod limit;
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
+
+use super::device::{Lists, Policy, transition};
+use super::dir::{Dir, Made};
+use super::stat::Stats;
+use super::v2::{freeze_unified, frozen_unified, kill_unified};
+use super::{Cgroup, Freezer, Location, refuse_occupied, removal};
+use crate::error::CallContext;
+use crate::{Error, Result};
+
+/// A container's cgroups in the hierarchies of v1.
+#[derive(Debug)]
+pub(super) struct Manager {
+    location: Location,
+    hierarchies: Vec<Hierarchy>,
+    /// The directory in cgroup2. It has no controllers, but what v1 never got: clone into it, kill, events.
+    unified: Option<Dir>,
+    /// Whether this manager made the devices directory: then nobody has entered it, and its list is the parent's.
+    fresh: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Hierarchy {
+    /// `cpu,cpuacct`.
+    controllers: String,
+    dir: Dir,
+}
+
+impl Manager {
+    pub(super) fn new(location: &Location) -> Self {
+        let mut hierarchies = Vec::new();
+        let mut unified = None;
+        for directory in &location.directories {
+            let dir = Dir::new(&directory.path);
+            if directory.hierarchy.is_empty() {
+                unified = Some(dir);
+            } else {
+                hierarchies.push(Hierarchy { controllers: directory.hierarchy.clone(), dir });
+            }
+        }
+        Self { location: location.clone(), hierarchies, unified, fresh: Cell::new(false) }
+    }
+
+    /// The directory in the hierarchy of `controller`.
+    fn find(&self, controller: &str) -> Option<&Dir> {
+        let of = |hierarchy: &&Hierarchy| hierarchy.controllers.split(',').any(|name| name == controller);
+        self.hierarchies.iter().find(of).map(|hierarchy| &hierarchy.dir)
+    }
+
+    /// The same for a field that needs it.
+    fn require(&self, controller: &str, field: &str) -> Result<&Dir> {
+        self.find(controller).ok_or_else(|| {
+            Error::Refused(format!("{field}: this host has no cgroup v1 hierarchy with controller {controller:?}"))
+        })
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = &Dir> {
+        self.hierarchies.iter().map(|hierarchy| &hierarchy.dir).chain(&self.unified)
+    }
+
+    /// Refuses the directories that were there before if something is in them.
+    fn refuse_used(&self, existed: &[&Dir]) -> Result<()> {
+        if existed.is_empty() {
+            return Ok(());
+        }
+        let mut pids = Vec::new();
+        for dir in existed {
+            pids.extend(dir.pids()?);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        refuse_occupied(&pids, self.frozen()?)
+    }
+}
+
+/// A cpuset of v1 starts empty and admits nobody (ENOSPC) before it has CPUs and memory nodes: they are copied down
+/// from the parent, which may be as empty if something else made it.
+fn inherit_cpuset(path: &Path) -> Result<()> {
+    let parent = path.parent().ok_or_else(|| Error::Refused(format!("{path:?} has no parent cpuset")))?;
+    let (parent, dir) = (Dir::new(parent), Dir::new(path));
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut value = parent.read(file)?;
+        if value.trim().is_empty() {
+            inherit_cpuset(parent.path())?;
+            value = parent.read(file)?;
+        }
+        dir.write(file, value.trim())?;
+    }
+    Ok(())
+}
+
+impl Cgroup for Manager {
+    fn location(&self) -> &Location {
+        &self.location
+    }
+
+    fn create(&self) -> Result<()> {
+        let mut made = Made::default();
+        let mut existed = Vec::new();
+        for dir in self.dirs() {
+            if !made.mkdir(dir.path())? {
+                existed.push(dir);
+            }
+        }
+        self.refuse_used(&existed)?;
+        if let Some(cpuset) = self.find("cpuset") {
+            let ours = |path: &Path| cpuset.path().starts_with(path);
+            for path in made.paths().iter().filter(|path| ours(path)) {
+                inherit_cpuset(path)?;
+            }
+            if existed.iter().any(|dir| dir.path() == cpuset.path()) && cpuset.read("cpuset.cpus")?.trim().is_empty() {
+                inherit_cpuset(cpuset.path())?;
+            }
+        }
+        let fresh = |dir: &Dir| made.paths().iter().any(|path| path == dir.path());
+        self.fresh.set(self.find("devices").is_some_and(fresh));
+        made.keep();
+        Ok(())
+    }
+
+    fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        limit::apply(self, resources)
+    }
+
+    fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+        let target = Lists::of(&Policy::new(rules)?)?;
+        let dir = self.require("devices", "linux.resources.devices")?;
+        // Not read for a directory of our own making: the parent's list is swept away anyway.
+        let current = if self.fresh.replace(false) { None } else { Some(Lists::parse(&dir.read("devices.list")?)?) };
+        let mut open: Option<(&str, OwnedFd)> = None;
+        for (file, rule) in transition(current.as_ref(), &target) {
+            let fd = match open.take() {
+                Some((name, fd)) if name == file => fd,
+                _ => dir.open(file, OFlag::O_WRONLY).call(|| format!("open({:?})", dir.path().join(file)))?,
+            };
+            // One rule per write(2): the kernel stops reading at the end of the first.
+            nix::unistd::write(&fd, rule.as_bytes()).call(|| dir.write_text(file, &rule))?;
+            open = Some((file, fd));
+        }
+        Ok(())
+    }
+
+    fn clone_target(&self) -> Result<Option<OwnedFd>> {
+        let Some(unified) = &self.unified else { return Ok(None) };
+        unified.open_itself().call(|| format!("open({:?})", unified.path())).map(Some)
+    }
+
+    fn entrances(&self) -> Result<Vec<OwnedFd>> {
+        let open =
+            |dir: &Dir| dir.open("tasks", OFlag::O_WRONLY).call(|| format!("open({:?})", dir.path().join("tasks")));
+        self.hierarchies.iter().map(|hierarchy| open(&hierarchy.dir)).collect()
+    }
+
+    fn pids(&self) -> Result<Vec<Pid>> {
+        // A process of the container is in all of them, but one whose runtime was killed half way in is in cgroup2
+        // alone (it was born there); freezer is the hierarchy that nobody leaves for its limits.
+        let mut pids = Vec::new();
+        for dir in self.unified.iter().chain(self.find("freezer").or_else(|| self.dirs().next())) {
+            pids.extend(dir.pids()?);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    fn freeze(&self, freezer: Freezer, deadline: Instant) -> Result<()> {
+        match (self.find("freezer"), &self.unified) {
+            (Some(dir), _) => freeze(dir, freezer, deadline),
+            (None, Some(unified)) => freeze_unified(unified, freezer, deadline),
+            (None, None) => Err(Error::Refused("this host has no freezer: neither on cgroup v1 nor cgroup2".into())),
+        }
+    }
+
+    fn frozen(&self) -> Result<Freezer> {
+        match (self.find("freezer"), &self.unified) {
+            (Some(dir), _) => frozen(dir),
+            (None, Some(unified)) => frozen_unified(unified),
+            (None, None) => Ok(Freezer::Thawed),
+        }
+    }
+
+    fn kill(&self) -> Result<()> {
+        let dir = self.find("freezer");
+        let thaw = || match dir.map(|dir| (dir, dir.try_write("freezer.state", "THAWED"))) {
+            None | Some((_, Ok(()) | Err(Errno::ENOENT | Errno::ENODEV))) => Ok(()),
+            Some((dir, Err(errno))) => Err(Error::call(dir.write_text("freezer.state", "THAWED"), errno)),
+        };
+        if let Some(unified) = &self.unified
+            && kill_unified(unified)?
+        {
+            // A process that the v1 freezer holds dies when it is thawed, not before.
+            return thaw();
+        }
+        // No cgroup2, or a kernel before 5.14. Frozen, so that nothing forks away from the list.
+        let frozen = match dir {
+            Some(dir) if dir.path().exists() => freeze(dir, Freezer::Frozen, Instant::now() + super::FREEZE_FOR_KILL),
+            _ => Ok(()),
+        };
+        let killed = match dir.or_else(|| self.dirs().next()) {
+            Some(dir) => removal::kill_each(dir).map(drop),
+            None => Ok(()),
+        };
+        thaw()?;
+        // Whatever could not be frozen was signalled all the same; `remove` looks again until nothing is left.
+        if let Err(error) = frozen {
+            tracing::debug!("killed without freezing: {error}");
+        }
+        killed
+    }
+
+    fn remove(&self, deadline: Instant) -> Result<()> {
+        removal::remove(self, self.unified.as_ref(), deadline)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        super::stat::v1(|controller| self.find(controller))
+    }
+}
+
+/// `freezer.state` of v1. FREEZING until every task has stopped; nothing reports that, reading the file makes the
+/// kernel look again.
+fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
+    if freezer == Freezer::Thawed {
+        return dir.write("freezer.state", "THAWED");
+    }
+    let mut pause = Duration::from_micros(50);
+    loop {
+        // Written every time: a task that was forked while the kernel walked the list is caught by the next walk.
+        dir.write("freezer.state", "FROZEN")?;
+        let state = dir.read("freezer.state")?;
+        if state.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            dir.write("freezer.state", "THAWED")?;
+            return Err(Error::Refused(format!("cgroup {:?} is still {} at the deadline", dir.path(), state.trim())));
+        }
+        // The v1 freezer has no event to wait for.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(5));
+    }
+}
+
+fn frozen(dir: &Dir) -> Result<Freezer> {
+    match dir.try_read("freezer.state") {
+        Ok(text) if text.trim() == "THAWED" => Ok(Freezer::Thawed),
+        Ok(_) => Ok(Freezer::Frozen),
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(Freezer::Thawed),
+        Err(errno) => Err(Error::call(format!("read({:?})", dir.path().join("freezer.state")), errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

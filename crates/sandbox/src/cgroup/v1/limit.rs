@@ -1,0 +1,383 @@
+//! `linux.resources` as the files of cgroup v1.
+//!
+//! The files that every v1 hierarchy has are written by cgroups-rs' controllers. Files that a kernel may lack are
+//! written here: cgroups-rs opens with O_CREAT, which cgroupfs answers for a missing file with EACCES, and "permission
+//! denied" would hide what is wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error as _;
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::blkio::BlkIoController;
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::cpuset::CpuSetController;
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::net_cls::NetClsController;
+use cgroups_rs::fs::net_prio::NetPrioController;
+use cgroups_rs::fs::pid::PidController;
+use nix::errno::Errno;
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources,
+    LinuxThrottleDevice,
+};
+
+use super::Manager;
+use crate::cgroup::dir::Dir;
+use crate::cgroup::field::{asked, given, page_size, pids_max, rdma_line, warn_kernel_memory};
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// Writes what `resources` asks for; 0 and absent are "not asked".
+pub(super) fn apply(cgroup: &Manager, resources: &LinuxResources) -> Result<()> {
+    if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
+        return Err(Error::Refused(
+            "linux.resources.unified: this host has cgroup v1, its files have other names".into(),
+        ));
+    }
+    if let Some(cpu) = resources.cpu() {
+        apply_cpu(cgroup, cpu)?;
+        apply_cpuset(cgroup, cpu)?;
+    }
+    if let Some(memory) = resources.memory() {
+        apply_memory(cgroup, memory)?;
+    }
+    if let Some(pids) = resources.pids() {
+        const FIELD: &str = "linux.resources.pids.limit";
+        let dir = cgroup.require("pids", FIELD)?;
+        let limit = match pids_max(pids.limit()) {
+            -1 => MaxValue::Max,
+            limit => MaxValue::Value(limit),
+        };
+        let written = PidController::new(dir.path().into(), PathBuf::new(), false).set_pid_max(limit);
+        wrote(written, FIELD, dir, "pids.max", limit)?;
+    }
+    if let Some(io) = resources.block_io() {
+        apply_blkio(cgroup, io)?;
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        apply_hugetlb(cgroup, limit)?;
+    }
+    if let Some(network) = resources.network() {
+        apply_network(cgroup, network)?;
+    }
+    if let Some(rdma) = resources.rdma() {
+        apply_rdma(cgroup, rdma)?;
+    }
+    Ok(())
+}
+
+/// cgroups-rs' error as ours: the same file and value, the errno that it keeps as its source.
+fn wrote(
+    result: cgroups_rs::fs::error::Result<()>,
+    field: &str,
+    dir: &Dir,
+    file: &str,
+    value: impl Display,
+) -> Result<()> {
+    result
+        .map_err(|error| {
+            let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+            match io.and_then(std::io::Error::raw_os_error) {
+                Some(errno) => Error::call(dir.write_text(file, &value.to_string()), Errno::from_raw(errno)),
+                None => Error::Refused(format!("{}: {error}", dir.write_text(file, &value.to_string()))),
+            }
+        })
+        .during(|| field)
+}
+
+/// Writes one file for one field.
+fn set(dir: &Dir, field: &str, file: &str, value: &str) -> Result<()> {
+    match dir.try_write(file, value) {
+        Ok(()) => Ok(()),
+        Err(errno) => Err(Error::call(dir.write_text(file, value), errno)).during(|| match errno {
+            Errno::ENOENT => format!("{field}: this kernel has no {file}"),
+            _ => field.to_owned(),
+        }),
+    }
+}
+
+fn apply_cpu(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+    const SHARES: &str = "linux.resources.cpu.shares";
+    let idle = |wanted: bool| match cpu.idle() {
+        Some(idle) if (idle != 0) == wanted => {
+            const IDLE: &str = "linux.resources.cpu.idle";
+            set(cgroup.require("cpu", IDLE)?, IDLE, "cpu.idle", &idle.to_string())
+        }
+        _ => Ok(()),
+    };
+    // Before anything else: a process that is moved in takes part at once.
+    for (field, file, value) in [
+        ("linux.resources.cpu.realtimePeriod", "cpu.rt_period_us", asked(cpu.realtime_period()).map(|v| v.to_string())),
+        (
+            "linux.resources.cpu.realtimeRuntime",
+            "cpu.rt_runtime_us",
+            asked(cpu.realtime_runtime()).map(|v| v.to_string()),
+        ),
+    ] {
+        if let Some(value) = value {
+            set(cgroup.require("cpu", field)?, field, file, &value)?;
+        }
+    }
+    // An idle group refuses shares (EINVAL): the switch goes off before and on after them.
+    idle(false)?;
+    if let Some(shares) = asked(cpu.shares()) {
+        // The kernel would clamp without a word (MIN_SHARES, MAX_SHARES).
+        match shares {
+            2..=262_144 => {}
+            ..2 => return Err(Error::Refused(format!("{SHARES}: the minimum allowed cpu-shares is 2"))),
+            _ => return Err(Error::Refused(format!("{SHARES}: the maximum allowed cpu-shares is 262144"))),
+        }
+        let dir = cgroup.require("cpu", SHARES)?;
+        wrote(controller(dir).set_shares(shares), SHARES, dir, "cpu.shares", shares)?;
+    }
+    idle(true)?;
+    apply_bandwidth(cgroup, cpu)
+}
+
+fn controller(dir: &Dir) -> CpuController {
+    CpuController::new(dir.path().into(), PathBuf::new(), false)
+}
+
+/// Quota, period and burst are three files, and after each write the kernel wants quota/period within the parent's and
+/// burst within the quota: what it refuses at first (EINVAL) is tried again once the quota is in place.
+fn apply_bandwidth(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+    const QUOTA: &str = "linux.resources.cpu.quota";
+    const PERIOD: &str = "linux.resources.cpu.period";
+    const BURST: &str = "linux.resources.cpu.burst";
+    let (mut period, quota) = (asked(cpu.period()), asked(cpu.quota()));
+    // Zero is a burst like any other: it takes one away.
+    let mut burst = cpu.burst().map(|burst| burst.to_string());
+    if period.is_none() && quota.is_none() && burst.is_none() {
+        return Ok(());
+    }
+    let dir = cgroup.require("cpu", if quota.is_some() { QUOTA } else { PERIOD })?;
+    let set_period = |us| wrote(controller(dir).set_cfs_period(us), PERIOD, dir, "cpu.cfs_period_us", us);
+    if let Some(us) = period {
+        match set_period(us) {
+            Ok(()) => period = None,
+            Err(error) if error.errno() == Some(Errno::EINVAL) && quota.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(value) = burst.take_if(|_| quota.is_none()) {
+        set(dir, BURST, "cpu.cfs_burst_us", &value)?;
+    } else if let Some(value) = &burst {
+        match dir.try_write("cpu.cfs_burst_us", value) {
+            Ok(()) => burst = None,
+            Err(Errno::EINVAL) => {}
+            Err(_) => return set(dir, BURST, "cpu.cfs_burst_us", value),
+        }
+    }
+    if let Some(us) = quota {
+        wrote(controller(dir).set_cfs_quota(us), QUOTA, dir, "cpu.cfs_quota_us", us)?;
+    }
+    if let Some(us) = period {
+        set_period(us)?;
+    }
+    burst.map_or(Ok(()), |value| set(dir, BURST, "cpu.cfs_burst_us", &value))
+}
+
+fn apply_cpuset(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+    const CPUS: &str = "linux.resources.cpu.cpus";
+    const MEMS: &str = "linux.resources.cpu.mems";
+    if let Some(cpus) = given(cpu.cpus().as_deref()) {
+        let dir = cgroup.require("cpuset", CPUS)?;
+        let controller = CpuSetController::new(dir.path().into(), PathBuf::new(), false);
+        wrote(controller.set_cpus(cpus), CPUS, dir, "cpuset.cpus", cpus)?;
+    }
+    if let Some(mems) = given(cpu.mems().as_deref()) {
+        let dir = cgroup.require("cpuset", MEMS)?;
+        let controller = CpuSetController::new(dir.path().into(), PathBuf::new(), false);
+        wrote(controller.set_mems(mems), MEMS, dir, "cpuset.mems", mems)?;
+    }
+    Ok(())
+}
+
+fn apply_memory(cgroup: &Manager, memory: &LinuxMemory) -> Result<()> {
+    const RESERVATION: &str = "linux.resources.memory.reservation";
+    const SWAPPINESS: &str = "linux.resources.memory.swappiness";
+    const OOM: &str = "linux.resources.memory.disableOOMKiller";
+    warn_kernel_memory(memory);
+    let controller = |dir: &Dir| MemController::new(dir.path().into(), PathBuf::new(), false);
+    apply_memory_limits(cgroup, asked(memory.limit()), asked(memory.swap()))?;
+    if let Some(bytes) = asked(memory.reservation()) {
+        let dir = cgroup.require("memory", RESERVATION)?;
+        wrote(controller(dir).set_soft_limit(bytes), RESERVATION, dir, "memory.soft_limit_in_bytes", bytes)?;
+    }
+    // Zero is a swappiness like any other.
+    if let Some(swappiness) = memory.swappiness() {
+        if swappiness > 100 {
+            return Err(Error::Refused(format!("{SWAPPINESS}: {swappiness} is not in 0..=100")));
+        }
+        let dir = cgroup.require("memory", SWAPPINESS)?;
+        wrote(controller(dir).set_swappiness(swappiness), SWAPPINESS, dir, "memory.swappiness", swappiness)?;
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        let dir = cgroup.require("memory", OOM)?;
+        wrote(controller(dir).disable_oom_killer(), OOM, dir, "memory.oom_control", 1)?;
+    }
+    Ok(())
+}
+
+/// memory.memsw.limit_in_bytes may never be below memory.limit_in_bytes. Lowering wants the limit first, raising memsw
+/// first; which one it is the kernel says without being read: a limit above memsw is EINVAL.
+fn apply_memory_limits(cgroup: &Manager, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
+    const LIMIT: &str = "linux.resources.memory.limit";
+    const SWAP: &str = "linux.resources.memory.swap";
+    const SWAP_FILE: &str = "memory.memsw.limit_in_bytes";
+    let Some(dir) =
+        limit.map(|_| LIMIT).or(swap.map(|_| SWAP)).map(|field| cgroup.require("memory", field)).transpose()?
+    else {
+        return Ok(());
+    };
+    let set_limit = |bytes| {
+        let controller = MemController::new(dir.path().into(), PathBuf::new(), false);
+        wrote(controller.set_limit(bytes), LIMIT, dir, "memory.limit_in_bytes", bytes)
+            .map_err(|error| in_use(error, dir))
+    };
+    let set_swap = |bytes: i64| set(dir, SWAP, SWAP_FILE, &bytes.to_string());
+    match (limit, swap) {
+        (None, None) => Ok(()),
+        (None, Some(swap)) => set_swap(swap),
+        (Some(-1), None) => {
+            // An unlimited memory under a limited sum is refused: unlimited means both.
+            match dir.try_write(SWAP_FILE, "-1") {
+                // No swap accounting (swapaccount=0).
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(_) => set_swap(-1)?,
+            }
+            set_limit(-1)
+        }
+        (Some(limit), None) => set_limit(limit),
+        (Some(limit), Some(swap)) => match set_limit(limit) {
+            Ok(()) => set_swap(swap),
+            Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                set_swap(swap)?;
+                set_limit(limit)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// EBUSY says that the kernel could not reclaim down to the limit: adds how much is in use.
+fn in_use(error: Error, dir: &Dir) -> Error {
+    match (error.errno(), dir.try_read("memory.usage_in_bytes")) {
+        (Some(Errno::EBUSY), Ok(usage)) => {
+            Error::During { purpose: format!("{} bytes are in use", usage.trim()), source: Box::new(error) }
+        }
+        _ => error,
+    }
+}
+
+fn apply_blkio(cgroup: &Manager, io: &LinuxBlockIo) -> Result<()> {
+    if let Some(weight) = asked(io.weight()) {
+        set_weight(cgroup, "linux.resources.blockIO.weight", "weight", &weight.to_string())?;
+    }
+    if let Some(weight) = asked(io.leaf_weight()) {
+        set_weight(cgroup, "linux.resources.blockIO.leafWeight", "leaf_weight", &weight.to_string())?;
+    }
+    for device in io.weight_device().iter().flatten() {
+        let name = format!("{}:{}", device.major(), device.minor());
+        for (file, weight) in [("weight_device", device.weight()), ("leaf_weight_device", device.leaf_weight())] {
+            if let Some(weight) = asked(weight) {
+                set_weight(cgroup, "linux.resources.blockIO.weightDevice", file, &format!("{name} {weight}"))?;
+            }
+        }
+    }
+    type Throttle = fn(&BlkIoController, u64, u64, u64) -> cgroups_rs::fs::error::Result<()>;
+    let throttles: [(&str, &str, &Option<Vec<LinuxThrottleDevice>>, Throttle); 4] = [
+        (
+            "linux.resources.blockIO.throttleReadBpsDevice",
+            "blkio.throttle.read_bps_device",
+            io.throttle_read_bps_device(),
+            BlkIoController::throttle_read_bps_for_device,
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteBpsDevice",
+            "blkio.throttle.write_bps_device",
+            io.throttle_write_bps_device(),
+            BlkIoController::throttle_write_bps_for_device,
+        ),
+        (
+            "linux.resources.blockIO.throttleReadIOPSDevice",
+            "blkio.throttle.read_iops_device",
+            io.throttle_read_iops_device(),
+            BlkIoController::throttle_read_iops_for_device,
+        ),
+        (
+            "linux.resources.blockIO.throttleWriteIOPSDevice",
+            "blkio.throttle.write_iops_device",
+            io.throttle_write_iops_device(),
+            BlkIoController::throttle_write_iops_for_device,
+        ),
+    ];
+    for (field, file, devices, throttle) in throttles {
+        for device in devices.iter().flatten() {
+            let dir = cgroup.require("blkio", field)?;
+            let number = |number: i64| {
+                u64::try_from(number).map_err(|_| Error::Refused(format!("{field}: {number} is not a device number")))
+            };
+            let (major, minor, rate) = (number(device.major())?, number(device.minor())?, device.rate());
+            let controller = BlkIoController::new(dir.path().into(), PathBuf::new(), false);
+            let value = format!("{major}:{minor} {rate}");
+            wrote(throttle(&controller, major, minor, rate), field, dir, file, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// CFQ's files (gone in 5.0) or BFQ's: same names with a prefix of its own.
+fn set_weight(cgroup: &Manager, field: &str, file: &str, value: &str) -> Result<()> {
+    let dir = cgroup.require("blkio", field)?;
+    match dir.try_write(&format!("blkio.{file}"), value) {
+        Err(Errno::ENOENT) => set(dir, field, &format!("blkio.bfq.{file}"), value),
+        Err(_) => set(dir, field, &format!("blkio.{file}"), value),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn apply_hugetlb(cgroup: &Manager, limit: &LinuxHugepageLimit) -> Result<()> {
+    const FIELD: &str = "linux.resources.hugepageLimits";
+    let size = page_size(limit)?;
+    let dir = cgroup.require("hugetlb", FIELD)?;
+    let value = limit.limit().to_string();
+    set(dir, FIELD, &format!("hugetlb.{size}.limit_in_bytes"), &value)?;
+    // Reserved, not yet faulted pages: kernel ≥ 5.7.
+    let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+    match dir.try_write(&reserved, &value) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(_) => set(dir, FIELD, &reserved, &value),
+    }
+}
+
+fn apply_network(cgroup: &Manager, network: &LinuxNetwork) -> Result<()> {
+    const CLASS: &str = "linux.resources.network.classID";
+    const PRIORITIES: &str = "linux.resources.network.priorities";
+    if let Some(class) = asked(network.class_id()) {
+        let dir = cgroup.require("net_cls", CLASS)?;
+        let controller = NetClsController::new(dir.path().into(), PathBuf::new());
+        wrote(controller.set_class(class.into()), CLASS, dir, "net_cls.classid", class)?;
+    }
+    for priority in network.priorities().iter().flatten() {
+        let dir = cgroup.require("net_prio", PRIORITIES)?;
+        let controller = NetPrioController::new(dir.path().into(), PathBuf::new());
+        let (name, value) = (priority.name().as_str(), priority.priority());
+        let written = controller.set_if_prio(name, value.into());
+        wrote(written, PRIORITIES, dir, "net_prio.ifpriomap", format!("{name} {value}"))?;
+    }
+    Ok(())
+}
+
+fn apply_rdma(cgroup: &Manager, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
+    let sorted: BTreeMap<_, _> = rdma.iter().collect();
+    for (device, limit) in sorted {
+        if let Some(line) = rdma_line(device, *limit) {
+            let field = format!("linux.resources.rdma[{device:?}]");
+            set(cgroup.require("rdma", &field)?, &field, "rdma.max", &line)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! `linux.resources` as the files of cgroup v2: Documentation/admin-guide/cgroup-v2.rst.
+
+use std::collections::{BTreeMap, HashMap};
+
+use nix::errno::Errno;
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources,
+    LinuxThrottleDevice,
+};
+
+use crate::cgroup::convert::{Swap, io_weight_of_blkio_weight, max_or, swap_of_memsw, weight_of_shares};
+use crate::cgroup::dir::Dir;
+use crate::cgroup::field::{asked, given, page_size, rdma_line};
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// Writes what `resources` asks for; 0 and absent are "not asked". `unified` comes last and wins.
+pub(super) fn apply(dir: &Dir, resources: &LinuxResources) -> Result<()> {
+    if let Some(cpu) = resources.cpu() {
+        apply_cpu(dir, cpu)?;
+    }
+    if let Some(memory) = resources.memory() {
+        apply_memory(dir, memory)?;
+    }
+    if let Some(pids) = resources.pids() {
+        let limit = crate::cgroup::field::pids_max(pids.limit());
+        set(dir, "linux.resources.pids.limit", "pids.max", &max_or(limit))?;
+    }
+    if let Some(io) = resources.block_io() {
+        apply_io(dir, io)?;
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        apply_hugetlb(dir, limit)?;
+    }
+    if let Some(network) = resources.network() {
+        refuse_network(network)?;
+    }
+    if let Some(rdma) = resources.rdma() {
+        apply_rdma(dir, rdma)?;
+    }
+    if let Some(unified) = resources.unified() {
+        apply_unified(dir, unified)?;
+    }
+    Ok(())
+}
+
+/// Writes one file for one field.
+fn set(dir: &Dir, field: &str, file: &str, value: &str) -> Result<()> {
+    match dir.try_write(file, value) {
+        Ok(()) => Ok(()),
+        Err(errno) => Err(Error::call(dir.write_text(file, value), errno)).during(|| match errno {
+            Errno::ENOENT => format!("{field}: controller {:?} is not available", controller(file)),
+            _ => field.to_owned(),
+        }),
+    }
+}
+
+/// `memory` of `memory.max`.
+fn controller(file: &str) -> &str {
+    file.split('.').next().unwrap_or(file)
+}
+
+fn none_here(field: &str) -> Error {
+    Error::Refused(format!("{field}: cgroup v2 has nothing that does this"))
+}
+
+fn apply_cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
+    if asked(cpu.realtime_runtime()).is_some() {
+        return Err(none_here("linux.resources.cpu.realtimeRuntime"));
+    }
+    if asked(cpu.realtime_period()).is_some() {
+        return Err(none_here("linux.resources.cpu.realtimePeriod"));
+    }
+    // An idle group refuses a weight (EINVAL): the switch goes off before and on after it.
+    let idle = |wanted: bool| match cpu.idle() {
+        Some(idle) if (idle != 0) == wanted => set(dir, "linux.resources.cpu.idle", "cpu.idle", &idle.to_string()),
+        _ => Ok(()),
+    };
+    idle(false)?;
+    if let Some(shares) = asked(cpu.shares()) {
+        set(dir, "linux.resources.cpu.shares", "cpu.weight", &weight_of_shares(shares).to_string())?;
+    }
+    idle(true)?;
+    apply_bandwidth(dir, cpu)?;
+    for (field, file, value) in [
+        ("linux.resources.cpu.cpus", "cpuset.cpus", cpu.cpus()),
+        ("linux.resources.cpu.mems", "cpuset.mems", cpu.mems()),
+    ] {
+        if let Some(value) = given(value.as_deref()) {
+            set(dir, field, file, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// `cpu.max` is `quota period` in one; a number alone changes the quota and keeps the period. The burst may not be above
+/// the quota: whichever order is refused (EINVAL), the other one is right.
+fn apply_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
+    const BURST: (&str, &str) = ("linux.resources.cpu.burst", "cpu.max.burst");
+    let (quota, period) = (asked(cpu.quota()), asked(cpu.period()));
+    // Zero is a burst like any other: it takes one away.
+    let burst = cpu.burst().map(|burst| burst.to_string());
+    let mut pending = burst.as_deref();
+    if let Some(value) = pending {
+        match dir.try_write(BURST.1, value) {
+            Ok(()) => pending = None,
+            Err(Errno::EINVAL) if quota.is_some() => {}
+            Err(_) => return set(dir, BURST.0, BURST.1, value),
+        }
+    }
+    match (quota, period) {
+        (None, None) => {}
+        (Some(quota), None) => set(dir, "linux.resources.cpu.quota", "cpu.max", &max_or(quota))?,
+        (Some(quota), Some(period)) => {
+            set(dir, "linux.resources.cpu.quota", "cpu.max", &format!("{} {period}", max_or(quota)))?;
+        }
+        (None, Some(period)) => {
+            const FIELD: &str = "linux.resources.cpu.period";
+            let current = dir.read("cpu.max").during(|| FIELD)?;
+            let quota = current.split_whitespace().next().unwrap_or("max");
+            set(dir, FIELD, "cpu.max", &format!("{quota} {period}"))?;
+        }
+    }
+    pending.map_or(Ok(()), |value| set(dir, BURST.0, BURST.1, value))
+}
+
+fn apply_memory(dir: &Dir, memory: &LinuxMemory) -> Result<()> {
+    const LIMIT: &str = "linux.resources.memory.limit";
+    const SWAP: &str = "linux.resources.memory.swap";
+    if memory.swappiness().is_some() {
+        return Err(none_here("linux.resources.memory.swappiness"));
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        return Err(none_here("linux.resources.memory.disableOOMKiller"));
+    }
+    crate::cgroup::field::warn_kernel_memory(memory);
+    let (limit, swap) = (asked(memory.limit()), memory.swap().unwrap_or(0));
+    if let (Some(true), Some(limit @ 0..)) = (memory.check_before_update(), limit) {
+        check_before_update(dir, limit)?;
+    }
+    // An update may name swap alone: it is meant above the limit that is in force.
+    let base = match limit {
+        Some(limit) => limit,
+        None if swap > 0 => limit_in_force(&dir.read("memory.max").during(|| SWAP)?),
+        None => 0,
+    };
+    let swap = match swap_of_memsw(swap, base)? {
+        Swap::Unset => None,
+        Swap::Unlimited => Some("max".to_owned()),
+        Swap::Bytes(bytes) => Some(bytes.to_string()),
+    };
+    if let Some(value) = swap {
+        match dir.try_write("memory.swap.max", &value) {
+            // A kernel without swap has no such file, and no swap to limit: "no swap" and "unlimited" are so already.
+            Err(Errno::ENOENT) if value == "max" || value == "0" => {}
+            Ok(()) => {}
+            Err(_) => set(dir, SWAP, "memory.swap.max", &value)?,
+        }
+    }
+    if let Some(limit) = limit {
+        set(dir, LIMIT, "memory.max", &max_or(limit))?;
+    }
+    if let Some(reservation) = asked(memory.reservation()) {
+        set(dir, "linux.resources.memory.reservation", "memory.low", &max_or(reservation))?;
+    }
+    Ok(())
+}
+
+fn limit_in_force(memory_max: &str) -> i64 {
+    memory_max.trim().parse().unwrap_or(-1)
+}
+
+/// A limit below what is in use would have the kernel kill at once.
+fn check_before_update(dir: &Dir, limit: i64) -> Result<()> {
+    const FIELD: &str = "linux.resources.memory.limit";
+    let current = dir.read("memory.current").during(|| FIELD)?;
+    match current.trim().parse::<i64>() {
+        Ok(usage) if usage > limit => Err(Error::Refused(format!(
+            "{FIELD}: {limit} is below the {usage} bytes in use (memory.checkBeforeUpdate is set)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn apply_io(dir: &Dir, io: &LinuxBlockIo) -> Result<()> {
+    if asked(io.leaf_weight()).is_some() {
+        return Err(none_here("linux.resources.blockIO.leafWeight"));
+    }
+    if let Some(weight) = asked(io.weight()) {
+        set_weight(dir, "linux.resources.blockIO.weight", "", weight)?;
+    }
+    for device in io.weight_device().iter().flatten() {
+        if asked(device.leaf_weight()).is_some() {
+            return Err(none_here("linux.resources.blockIO.weightDevice[].leafWeight"));
+        }
+        if let Some(weight) = asked(device.weight()) {
+            let name = format!("{}:{} ", device.major(), device.minor());
+            set_weight(dir, "linux.resources.blockIO.weightDevice", &name, weight)?;
+        }
+    }
+    let throttles: [(&str, &str, &Option<Vec<LinuxThrottleDevice>>); 4] = [
+        ("linux.resources.blockIO.throttleReadBpsDevice", "rbps", io.throttle_read_bps_device()),
+        ("linux.resources.blockIO.throttleWriteBpsDevice", "wbps", io.throttle_write_bps_device()),
+        ("linux.resources.blockIO.throttleReadIOPSDevice", "riops", io.throttle_read_iops_device()),
+        ("linux.resources.blockIO.throttleWriteIOPSDevice", "wiops", io.throttle_write_iops_device()),
+    ];
+    for (field, key, devices) in throttles {
+        for device in devices.iter().flatten() {
+            // 0 takes a throttle away on v1; here that is `max`.
+            let rate = asked(Some(device.rate())).map_or("max".to_owned(), |rate| rate.to_string());
+            set(dir, field, "io.max", &format!("{}:{} {key}={rate}", device.major(), device.minor()))?;
+        }
+    }
+    Ok(())
+}
+
+/// BFQ has the scale of v1 in a file of its own; `io.weight` (iocost) has another one.
+fn set_weight(dir: &Dir, field: &str, device: &str, weight: u16) -> Result<()> {
+    match dir.try_write("io.bfq.weight", &format!("{device}{weight}")) {
+        Err(Errno::ENOENT) => set(dir, field, "io.weight", &format!("{device}{}", io_weight_of_blkio_weight(weight))),
+        Err(_) => set(dir, field, "io.bfq.weight", &format!("{device}{weight}")),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn apply_hugetlb(dir: &Dir, limit: &LinuxHugepageLimit) -> Result<()> {
+    const FIELD: &str = "linux.resources.hugepageLimits";
+    let size = page_size(limit)?;
+    let value = max_or(limit.limit());
+    set(dir, FIELD, &format!("hugetlb.{size}.max"), &value)?;
+    // Reserved, not yet faulted pages: kernel ≥ 5.7.
+    match dir.try_write(&format!("hugetlb.{size}.rsvd.max"), &value) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(_) => set(dir, FIELD, &format!("hugetlb.{size}.rsvd.max"), &value),
+    }
+}
+
+fn refuse_network(network: &LinuxNetwork) -> Result<()> {
+    if asked(network.class_id()).is_some() {
+        return Err(none_here("linux.resources.network.classID"));
+    }
+    if network.priorities().as_ref().is_some_and(|priorities| !priorities.is_empty()) {
+        return Err(none_here("linux.resources.network.priorities"));
+    }
+    Ok(())
+}
+
+fn apply_rdma(dir: &Dir, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
+    let sorted: BTreeMap<_, _> = rdma.iter().collect();
+    for (device, limit) in sorted {
+        if let Some(line) = rdma_line(device, *limit) {
+            set(dir, &format!("linux.resources.rdma[{device:?}]"), "rdma.max", &line)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files by their own names. In order of their names, so that a failure is the same one every time; a value of several
+/// lines goes line by line, as the kernel takes `io.max` and its like.
+fn apply_unified(dir: &Dir, unified: &HashMap<String, String>) -> Result<()> {
+    let sorted: BTreeMap<_, _> = unified.iter().collect();
+    for (file, value) in sorted {
+        let field = format!("linux.resources.unified[{file:?}]");
+        if file.contains('/') || file.is_empty() || file == "." || file == ".." {
+            return Err(Error::Refused(format!("{field}: not the name of a file in the cgroup's directory")));
+        }
+        for line in value.lines() {
+            set(dir, &field, file, line)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! `create` and `run`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxNamespaceType;
+use tare_spec::Bundle;
+
+use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
+use crate::cgroup::{self, Cgroup};
+use crate::container::Status;
+use crate::error::{CallContext, Context};
+use crate::foreground::{self, Signals};
+use crate::init::parent::{self, Asked, Ready};
+use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::plan::Plan;
+use crate::procfs::Procfs;
+use crate::step::Step;
+use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
+use crate::sys::pidfd::pidfd_open;
+use crate::sys::thread::SingleThreaded;
+use crate::{Error, Result, console, hook, rootfs, sys};
+
+/// Where the master side of the container's terminal goes.
+pub(super) enum Terminal {
+    None,
+    /// To a client's socket: (the stage's end).
+    Client(OwnedFd),
+    /// To ourselves: (ours, the stage's end).
+    Own(OwnedFd, OwnedFd),
+}
+
+/// A container that is complete but for the execution of its program, under its lock.
+struct Made {
+    locked: Locked,
+    cgroup: Box<dyn Cgroup>,
+    plan: Plan,
+    ready: Ready,
+    /// Where our terminal arrives.
+    terminal: Option<OwnedFd>,
+}
+
+impl Runtime {
+    /// Builds the container; its process waits for [`Runtime::start`].
+    ///
+    /// # Errors
+    /// What failed; nothing is left behind.
+    pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
+        let Made { locked, cgroup, plan, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
+        let init = ready.init;
+        match ready.await_start() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                end_child(init);
+                undo(locked, cgroup.as_ref(), &plan);
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates and starts; in the foreground waits, and returns the exit code (128 + signal if killed).
+    ///
+    /// # Errors
+    /// What failed; nothing is left behind.
+    pub fn run(&self, id: &str, options: &CreateOptions, run: RunOptions) -> Result<i32> {
+        let signals = if run.detach { None } else { Some(Signals::take()?) };
+        if signals.is_some() && !run.no_subreaper {
+            nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+        }
+        let detach = if run.detach { Detach::Yes } else { Detach::No };
+        let Made { locked, cgroup, plan, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
+        let init = ready.init;
+        let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
+            Ok(ptmx) => ptmx,
+            Err(error) => {
+                end_child(init);
+                undo(locked, cgroup.as_ref(), &plan);
+                return Err(error);
+            }
+        };
+        if let Err(error) =
+            hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
+        {
+            end_child(init);
+            undo(locked, cgroup.as_ref(), &plan);
+            return Err(error);
+        }
+        let Some(signals) = signals else { return Ok(0) };
+        // Others may look at it, stop it, delete it, while we wait.
+        drop(locked);
+        let code = foreground::wait(init, &signals, ptmx);
+        if !run.keep {
+            match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
+                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &plan.hook_state)?,
+                Err(Error::NotExist) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        code
+    }
+
+    /// From the bundle to a process that waits for the word to execute its program.
+    fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
+        let single_threaded = SingleThreaded::verify()?;
+        crate::store::check_id(id)?;
+        let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
+        let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        let terminal =
+            open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
+        let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
+
+        let locked = self.store().claim(id).at(Step::Claim)?;
+        let cgroup = cgroup::open(&location);
+        let record = record(id, &bundle, &plan, location);
+        if let Err(error) =
+            locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
+        {
+            return Err(give_up(locked, error));
+        }
+        // A cgroup that create refuses is somebody else's: not ours to remove.
+        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+            return Err(give_up(locked, error));
+        }
+        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
+            let _reported_is_the_cause = cgroup.remove(deadline());
+            return Err(give_up(locked, error));
+        }
+        tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
+        let (ours, stages) = match terminal {
+            Terminal::None => (None, None),
+            Terminal::Client(socket) => (None, Some(socket)),
+            Terminal::Own(ours, stages) => (Some(ours), Some(stages)),
+        };
+        let built = (|| {
+            let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
+            let (own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
+            let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan) };
+            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
+        })();
+        let announced = built.and_then(|ready| {
+            announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
+            Ok(ready)
+        });
+        match announced {
+            Ok(ready) => {
+                tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
+                Ok(Made { locked, cgroup, plan, ready, terminal: ours })
+            }
+            Err(error) => {
+                undo(locked, cgroup.as_ref(), &plan);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Where init waits for the word to execute its program.
+enum Waits {
+    AtFifo,
+    OnWire,
+}
+
+/// Whether the command returns while the process runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detach {
+    Yes,
+    No,
+}
+
+pub(super) fn open_terminal(wanted: bool, console_socket: Option<&Path>, detach: Detach) -> Result<Terminal> {
+    match (console_socket, wanted, detach) {
+        (Some(path), true, Detach::Yes) => {
+            console::connect_to(path).map(Terminal::Client).during(|| "--console-socket")
+        }
+        (None, true, Detach::Yes) => Err(Error::Refused(
+            "process.terminal: cannot allocate tty if the runtime will detach without setting console socket".into(),
+        )),
+        (Some(_), ..) => Err(Error::Refused(
+            "--console-socket: cannot use console socket if the runtime will not detach or allocate tty".into(),
+        )),
+        (None, true, Detach::No) => console::own_pair().map(|(ours, stages)| Terminal::Own(ours, stages)),
+        (None, false, _) => Ok(Terminal::None),
+    }
+}
+
+fn cgroups_path(bundle: &Bundle) -> Option<&Path> {
+    bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
+}
+
+fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> Record {
+    Record {
+        oci_version: plan.hook_state.oci_version.clone(),
+        id: id.to_owned(),
+        bundle: bundle.dir.clone(),
+        rootfs: bundle.rootfs.clone(),
+        created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+        annotations: plan.hook_state.annotations.clone(),
+        cgroup,
+        own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
+        hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
+    }
+}
+
+/// Before anything enters: a limit that cannot be had stops the container before it exists.
+fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
+    cgroup.apply(&plan.resources)?;
+    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
+}
+
+/// Opens on the host what the stages need and must not open by name.
+fn inherit(
+    plan: &Plan,
+    single_threaded: SingleThreaded,
+    cgroup: &dyn Cgroup,
+    console: Option<OwnedFd>,
+    fifo: Option<fifo::ExecFifo>,
+) -> Result<(ForStage1, ForStage2)> {
+    let joined = plan.namespaces.joined.iter().map(|(typ, path)| {
+        File::open(path)
+            .map(OwnedFd::from)
+            .call(|| format!("open({path:?})"))
+            .during(|| format!("linux.namespaces: {typ}"))
+            .at(Step::JoinNamespaces)
+    });
+    let sources = if plan.namespaces.has(LinuxNamespaceType::User) {
+        plan.mounts.iter().map(|mount| rootfs::clone_source(mount).at(Step::Mount)).collect::<Result<_>>()?
+    } else {
+        Vec::new()
+    };
+    let stage1 = ForStage1 {
+        single_threaded,
+        procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
+        entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        joined: joined.collect::<Result<_>>()?,
+    };
+    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
+}
+
+/// Writes down which process init is, and tells whoever asked.
+fn announce(locked: &Locked, options: &CreateOptions, init: Pid, pidfd_socket: Option<&OwnedFd>) -> Result<()> {
+    locked.write_init(Init::of(init)?)?;
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, init)?;
+    }
+    if let Some(socket) = pidfd_socket {
+        let pidfd = pidfd_open(init).call(|| format!("pidfd_open({init})"))?;
+        sys::socket::send_fd(socket.as_fd(), b"standard", pidfd.as_fd())
+            .call(|| "sendmsg(pidfd socket)")
+            .during(|| "--pidfd-socket")?;
+    }
+    Ok(())
+}
+
+/// Frees the name after a failure before anything else existed.
+fn give_up(locked: Locked, error: Error) -> Error {
+    // What is reported is the cause; what could not be removed is found by `delete --force`.
+    let _left = locked.remove();
+    error
+}
+
+/// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
+fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan) {
+    // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
+    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, &plan.hook_state) {
+        tracing::warn!("after a failed create: {left}");
+    }
+}
+
+fn end_child(pid: Pid) {
+    // Fails when it has been reaped.
+    let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    let _status = nix::sys::wait::waitpid(pid, None);
+}

@@ -1,0 +1,166 @@
+//! `delete`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::Hook;
+
+use super::{Runtime, Status, deadline};
+use crate::cgroup::{self, Cgroup};
+use crate::error::{CallContext, Context};
+use crate::plan::{HookPlan, HookState};
+use crate::step::Step;
+use crate::store::{Init, Locked, Record};
+use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
+use crate::{Error, Result, hook};
+
+impl Runtime {
+    /// Removes a stopped container, or one that was never started; with `force` kills it first, and an unknown one is no
+    /// error.
+    ///
+    /// # Errors
+    /// A running container without `force`; what could not be removed.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let locked = match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
+            Err(Error::NotExist) if force => return Ok(()),
+            locked => locked?,
+        };
+        let record = match locked.record() {
+            Err(broken) if force => return self.delete_without_record(id, locked, &broken),
+            record => record?,
+        };
+        let Some(record) = record else {
+            // Its create was killed between the first two calls: there is nothing but the name.
+            return locked.remove();
+        };
+        let cgroup = cgroup::open(&record.cgroup);
+        let Some(init) = locked.init()? else { return delete_unfinished(locked, cgroup.as_ref()) };
+        if !force {
+            match super::inspect::status(&locked, cgroup.as_ref())? {
+                Status::Stopped | Status::Created => {}
+                status => {
+                    return Err(Error::Refused(format!(
+                        "cannot delete container {id} that is not stopped: {}",
+                        status.name()
+                    )));
+                }
+            }
+        }
+        kill_init(init).at(Step::Remove)?;
+        let hooks = if record.hooks.poststop { poststop_hooks(&locked)? } else { Vec::new() };
+        remove(locked, Some(init), cgroup.as_ref(), &hooks, &hook_state(&record))
+    }
+
+    /// Deletes a container whose state file cannot be read, as far as the rest of its directory says what it is.
+    fn delete_without_record(&self, id: &str, locked: Locked, broken: &Error) -> Result<()> {
+        tracing::warn!("{broken}: deleting by what else is known");
+        if let Some(init) = locked.init()? {
+            kill_init(init).and_then(|()| await_end(init)).at(Step::Remove)?;
+        }
+        let spec = locked.spec()?;
+        let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        let location = cgroup::locate(self.cgroup_driver, path, id).at(Step::Remove)?;
+        delete_unfinished(locked, cgroup::open(&location).as_ref())
+    }
+}
+
+/// Deletes what a killed create has left. Its stages end by themselves, since the wire is closed. What else runs in the
+/// cgroup is not this container's: the record is written before the cgroup is made, and create refuses one in use.
+fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup) -> Result<()> {
+    for pid in cgroup.pids().at(Step::Remove)? {
+        if let Ok(pidfd) = pidfd_open(pid)
+            && await_pidfd(&pidfd, Instant::now() + Duration::from_secs(1))?.is_err()
+        {
+            tracing::warn!("left the cgroup of an unfinished create alone: process {pid} runs in it");
+            return locked.remove();
+        }
+    }
+    cgroup.remove(deadline()).at(Step::Remove)?;
+    locked.remove()
+}
+
+/// Kills what is left in the cgroup, removes it and the state, and runs the poststop hooks: their failure is logged, as the
+/// specification says.
+///
+/// # Errors
+/// What stayed. The state stays with it, to be deleted again.
+pub(super) fn remove(
+    locked: Locked,
+    init: Option<Init>,
+    cgroup: &dyn Cgroup,
+    poststop: &[Hook],
+    state: &HookState,
+) -> Result<()> {
+    cgroup.remove(deadline()).at(Step::Remove)?;
+    if let Some(init) = init {
+        await_end(init).at(Step::Remove)?;
+    }
+    locked.remove().at(Step::Remove)?;
+    for hook in poststop {
+        if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state.json(Status::Stopped, 0)) {
+            tracing::warn!("{error}");
+        }
+    }
+    Ok(())
+}
+
+/// Kills init. It may be frozen, and then dies once [`remove`] has seen to its cgroup: waiting is done there.
+pub(super) fn kill_init(init: Init) -> Result<()> {
+    let pidfd = match init.open() {
+        Err(Error::NotRunning) => return Ok(()),
+        pidfd => pidfd?,
+    };
+    match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).call(|| format!("pidfd_send_signal({}, SIGKILL)", init.pid)),
+    }
+}
+
+/// Waits until the process behind `init` has ended.
+///
+/// # Errors
+/// It has not by the deadline.
+pub(super) fn await_end(init: Init) -> Result<()> {
+    let pidfd = match init.open() {
+        Err(Error::NotRunning) => return Ok(()),
+        pidfd => pidfd?,
+    };
+    await_pidfd(&pidfd, deadline())?.map_err(|TimedOut| Error::Refused(format!("process {} does not end", init.pid)))
+}
+
+/// The deadline passed first.
+struct TimedOut;
+
+fn await_pidfd(pidfd: &OwnedFd, until: Instant) -> Result<std::result::Result<(), TimedOut>> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Err(TimedOut));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(Ok(())),
+            Err(errno) => return Err(errno).call(|| "poll(pidfd)"),
+        }
+    }
+}
+
+fn poststop_hooks(locked: &Locked) -> Result<Vec<Hook>> {
+    let spec = locked.spec()?;
+    Ok(HookPlan::new(&spec).poststop)
+}
+
+/// What hooks are told of a container that exists.
+pub(super) fn hook_state(record: &Record) -> HookState {
+    HookState {
+        oci_version: record.oci_version.clone(),
+        id: record.id.clone(),
+        status: Status::Stopped,
+        pid: 0,
+        bundle: record.bundle.clone(),
+        annotations: record.annotations.clone(),
+    }
+}

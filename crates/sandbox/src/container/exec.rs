@@ -1,0 +1,202 @@
+//! `exec`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::unistd::Pid;
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
+
+use super::create::{Detach, Terminal, open_terminal};
+use super::{ExecOptions, Runtime, Status};
+use crate::cgroup;
+use crate::error::{CallContext, Context};
+use crate::foreground::{self, Signals};
+use crate::init::enter::{self, Entry, Newcomer};
+use crate::init::parent::{self, Asked, Ready};
+use crate::plan::namespaces::NamespacePlan;
+use crate::plan::process::ProcessPlan;
+use crate::procfs::Procfs;
+use crate::step::Step;
+use crate::store::write_pid_file;
+use crate::sys::pidfd::pidfd_open;
+use crate::sys::thread::SingleThreaded;
+use crate::{Error, Result, console, store, sys};
+
+impl Runtime {
+    /// Runs one more process; in the foreground waits, and returns its exit code.
+    ///
+    /// # Errors
+    /// What failed before the process ran.
+    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<i32> {
+        let single_threaded = SingleThreaded::verify()?;
+        let (stored, record) = self.find(id)?;
+        let cgroup = cgroup::open(&record.cgroup);
+        match super::inspect::status(&stored, cgroup.as_ref())? {
+            Status::Stopped => return Err(Error::Refused("cannot exec in a stopped container".into())),
+            Status::Creating => return Err(Error::Refused("cannot exec in a container that is being created".into())),
+            Status::Paused if !options.ignore_paused => {
+                return Err(Error::Refused(
+                    "cannot exec in a paused container (use --ignore-paused to override)".into(),
+                ));
+            }
+            _ => {}
+        }
+        refuse_unsupported(options)?;
+        let init = stored.init()?.ok_or(Error::NotRunning)?;
+        let spec = stored.spec()?;
+        let process = ProcessPlan::new(&process_of(&spec, options)?)?;
+        let detach = if options.detach { Detach::Yes } else { Detach::No };
+        let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
+        let signals = if options.detach { None } else { Some(Signals::take()?) };
+        let (ours, console) = match terminal {
+            Terminal::None => (None, None),
+            Terminal::Client(socket) => (None, Some(socket)),
+            Terminal::Own(ours, stages) => (Some(ours), Some(stages)),
+        };
+        let namespaces = namespaces_of(&spec);
+        let newcomer = Newcomer {
+            process,
+            namespaces: namespaces.all_flags(),
+            console,
+            keyring: format!("_ses.{}", record.id),
+            preserve_fds: options.preserve_fds,
+        };
+        let rlimits = newcomer.process.rlimits.clone();
+        let entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
+        let asked = Asked { rlimits: &rlimits, plan: None };
+        let ready =
+            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
+        let pid = ready.init;
+        announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
+        ready.start()?;
+        let Some(signals) = signals else { return Ok(0) };
+        let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
+        foreground::wait(pid, &signals, ptmx)
+    }
+}
+
+fn refuse_unsupported(options: &ExecOptions) -> Result<()> {
+    for (given, flag) in [
+        (options.apparmor.is_some(), "--apparmor"),
+        (options.process_label.is_some(), "--process-label"),
+        (!options.cgroup.is_empty(), "--cgroup"),
+    ] {
+        if given {
+            return Err(Error::Refused(format!("{flag}: not supported yet")));
+        }
+    }
+    Ok(())
+}
+
+fn namespaces_of(spec: &Spec) -> NamespacePlan {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    NamespacePlan::new(namespaces.unwrap_or_default())
+}
+
+/// Opens on the host what stage 1 needs of it and of the container.
+fn open_entry(
+    single_threaded: SingleThreaded,
+    init: store::Init,
+    namespaces: &NamespacePlan,
+    newcomer: &Newcomer,
+    cgroup: &dyn cgroup::Cgroup,
+) -> Result<Entry> {
+    let root = if namespaces.has(LinuxNamespaceType::Mount) {
+        None
+    } else {
+        let path = format!("/proc/{}/root", init.pid);
+        Some(File::open(&path).map(OwnedFd::from).call(|| format!("open({path:?})"))?)
+    };
+    Ok(Entry {
+        single_threaded,
+        procfs: newcomer.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
+        // After the root: the handle says whether the pid still was init's.
+        init: init.open()?,
+        root,
+        entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+    })
+}
+
+/// Tells whoever asked which process it is.
+fn announce(options: &ExecOptions, ready: &Ready, pidfd_socket: Option<&OwnedFd>) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        write_pid_file(path, ready.init)?;
+    }
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(socket, ready.init)?;
+    }
+    Ok(())
+}
+
+fn send_pidfd(socket: &OwnedFd, pid: Pid) -> Result<()> {
+    let pidfd = pidfd_open(pid).call(|| format!("pidfd_open({pid})"))?;
+    sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd())
+        .call(|| "sendmsg(pidfd socket)")
+        .during(|| "--pidfd-socket")
+}
+
+/// The process to run: as given whole, or the container's own with what the options change.
+fn process_of(spec: &Spec, options: &ExecOptions) -> Result<Process> {
+    if let Some(process) = &options.process {
+        let mut process = process.clone();
+        if options.tty {
+            process.set_terminal(Some(true));
+        }
+        return Ok(process);
+    }
+    let mut process = spec.process().clone().ok_or_else(|| Error::Refused("process: required".into()))?;
+    process.set_args(Some(options.args.clone()));
+    process.set_terminal(Some(options.tty));
+    if !options.tty {
+        process.set_console_size(None);
+    }
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(options.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some((uid, gid)) = options.user {
+        // The home directory of another user is not this one's.
+        process.user_mut().set_uid(uid).set_gid(gid.unwrap_or(0));
+    }
+    if !options.additional_gids.is_empty() {
+        let mut gids = process.user().additional_gids().clone().unwrap_or_default();
+        gids.extend(&options.additional_gids);
+        process.user_mut().set_additional_gids(Some(gids));
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    add_capabilities(&mut process, &options.caps)?;
+    Ok(process)
+}
+
+/// Adds capabilities to the bounding, effective and permitted sets; never to the inheritable one (CVE-2022-29162).
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added = Capabilities::new();
+    for name in names {
+        let short = name.to_ascii_uppercase();
+        let short = short.strip_prefix("CAP_").unwrap_or(&short);
+        added.insert(
+            short.parse::<Capability>().map_err(|_| Error::Refused(format!("--cap: unknown capability \"{name}\"")))?,
+        );
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&added).copied().collect());
+    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+/// oci-spec's default gives some; a process without the field has none.
+fn no_capabilities() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None).set_effective(None).set_inheritable(None).set_permitted(None).set_ambient(None);
+    none
+}

@@ -1,0 +1,120 @@
+//! The processes that build a container, and every message between them, in order.
+//!
+//! ```text
+//!  parent (tare)               stage 1                        stage 2 (pid 1 of the container)
+//!  ─────────────               ───────                        ────────
+//!  make cgroup
+//!  clone3 ───────────────────▶ enter v1 cgroups
+//!  (into cgroup2)              join namespaces
+//!                              unshare user namespace ┐ only with
+//!      ◀──────── MapIds ────── (waits)                │ a new user
+//!  write uid_map, gid_map                             │ namespace
+//!      ───────── Proceed ────▶ become its root        ┘
+//!      ◀─────── SetClocks ──── unshare time namespace ┐ only with
+//!  write timens_offsets                               │ time
+//!      ───────── Proceed ────▶                        ┘ offsets
+//!                              clone3(CLONE_PARENT) ────────▶ session, keyring, loopback, sysctl
+//!      ◀──────── Init(pid) ─── exit                           attach root, mounts, devices
+//!      ◀─────────────────────── RunHooks ──────────────────── (waits)         ┐ only with
+//!  prestart, createRuntime hooks                                              │ such hooks
+//!      ───────────────────────── Proceed ───────────────────▶                 ┘
+//!                                                             createContainer hooks
+//!                                                             console, pivot_root, hostname,
+//!                                                             masks, read-only, close fds
+//!      ◀─────────────────────── SetLimits ─────────────────── (waits)         ┐ only in a
+//!  prlimit                                                                    │ user namespace
+//!      ───────────────────────── Proceed ───────────────────▶                 ┘
+//!                                                             credentials, cwd, capabilities,
+//!                                                             find program
+//!      ◀──────────────────────── Ready ────────────────────── (waits)
+//!  record pid and start time, pid file
+//!      ──────────── Start ────────────▶ or ──── AwaitStart ─▶
+//!      (run)                               (create: exits)    write to the exec fifo, which is full
+//!                                                             until `tare start` drains it
+//!                                                             startContainer hooks
+//!                                                             execve
+//!      ◀────────────────────── end of file ────────────────── (the wire or the fifo closes at exec)
+//! ```
+//!
+//! At any point a stage may send `Failed` with its step and one line of text, and exit; and the death of the parent
+//! closes the wire, upon which a stage exits: a killed runtime leaves no process. The exec fifo carries the same
+//! frames, from stage 2 to `start`.
+
+pub mod enter;
+pub mod fifo;
+pub mod finish;
+pub mod parent;
+pub mod stage1;
+pub mod stage2;
+pub mod wire;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::error::{CallContext, Context};
+use crate::procfs::Procfs;
+use crate::step::Step;
+use crate::sys::thread::SingleThreaded;
+use crate::sys::{self, exec::exit_child};
+use crate::{Error, Result};
+
+/// What stage 1 inherits from the parent over the fork and closes before its own: opened before, so that nothing of the
+/// host is opened by name once the container's namespaces are entered.
+#[derive(Debug)]
+pub struct ForStage1 {
+    /// The proof that forking is safe.
+    pub single_threaded: SingleThreaded,
+    /// The host's procfs, when something has to be written there.
+    pub procfs: Option<Procfs>,
+    /// The v1 `tasks` files of the container's cgroup.
+    pub entrances: Vec<OwnedFd>,
+    /// The files of the namespaces to join, in the plan's order.
+    pub joined: Vec<OwnedFd>,
+}
+
+/// What stage 2 inherits. It is born into the container's pid namespace, perhaps one that it shares, where a process with
+/// CAP_SYS_PTRACE can look through its descriptors (CVE-2016-9962): so no directory of the host is among them.
+#[derive(Debug)]
+pub struct ForStage2 {
+    /// The trees to bind, in the order of the mounts, when a user namespace keeps stage 2 from cloning them itself.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// Where the master side of the terminal goes.
+    pub console: Option<OwnedFd>,
+    /// Where init waits for `start`; None for `run`.
+    pub fifo: Option<fifo::ExecFifo>,
+    /// The container's cgroup directories, for the cgroup mount.
+    pub cgroup: crate::cgroup::Location,
+}
+
+impl ForStage1 {
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let procfs = self.procfs.iter().map(AsFd::as_fd);
+        procfs.chain(self.entrances.iter().chain(&self.joined).map(AsFd::as_fd))
+    }
+}
+
+impl ForStage2 {
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let fifo = self.fifo.iter().map(AsFd::as_fd);
+        fifo.chain(self.sources.iter().flatten().chain(&self.console).map(AsFd::as_fd))
+    }
+}
+
+/// Closes what the parent has open for itself: the state directory with its lock, the log, the bundle. A stage that kept
+/// the lock would hold it beyond the death of the parent.
+///
+/// From here on a stage must not log: the log's descriptor is closed, and its number will be another's.
+fn close_the_parents<'a>(
+    preserve_fds: u32,
+    wire: &'a wire::StageEnd,
+    kept: impl Iterator<Item = BorrowedFd<'a>>,
+) -> Result<()> {
+    let kept: Vec<BorrowedFd<'a>> = kept.chain([wire.as_fd()]).collect();
+    sys::fd::close_except(preserve_fds, &kept).call(|| "close_range()").at(Step::Fork)
+}
+
+/// Reports the failure of a stage, and ends it.
+fn stage_failed(wire: &wire::StageEnd, error: Error) -> ! {
+    // A parent that is gone cannot be told.
+    let _gone = wire.send(&wire::FromStage::Failed(error));
+    exit_child(1)
+}

@@ -1,0 +1,119 @@
+//! exec: one more process for a container that exists. The same last stretch as init's, after its own short script.
+//!
+//! ```text
+//!  parent (tare exec)          stage 1                        stage 2
+//!  clone3 ───────────────────▶ enter v1 cgroups
+//!  (into cgroup2)              setns(pidfd of init, all)
+//!                              clone3(CLONE_PARENT) ────────▶ session, keyring
+//!      ◀──────── Init(pid) ─── exit                           console
+//!      ◀────── SetLimits, Ready, Start as for init ─────────▶ limits, credentials, execve
+//! ```
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{chroot, fchdir};
+
+use super::stage1::{become_root, enter_cgroups};
+use super::wire::{FromStage, StageEnd};
+use super::{close_the_parents, finish, stage_failed, stage2};
+use crate::error::{CallContext, Context};
+use crate::plan::process::ProcessPlan;
+use crate::procfs::Procfs;
+use crate::step::Step;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::exec::exit_child;
+use crate::sys::thread::SingleThreaded;
+use crate::{Result, console, rootfs, sys};
+
+/// What is to be entered: stage 1's, closed before it forks.
+#[derive(Debug)]
+pub struct Entry {
+    /// The proof that forking is safe.
+    pub single_threaded: SingleThreaded,
+    /// A handle on the container's init.
+    pub init: OwnedFd,
+    /// init's root, for a container without a mount namespace.
+    pub root: Option<OwnedFd>,
+    /// The host's procfs, when something has to be written there.
+    pub procfs: Option<Procfs>,
+    /// The v1 `tasks` files of the cgroup.
+    pub entrances: Vec<OwnedFd>,
+}
+
+/// What enters. Its one descriptor is a socket: a container's process can look through those of stage 2, see
+/// [`super::ForStage2`].
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The process.
+    pub process: ProcessPlan,
+    /// `CLONE_NEW*` of the namespaces in which init is not the runtime's neighbour.
+    pub namespaces: libc::c_int,
+    /// Where the master side of the terminal goes.
+    pub console: Option<OwnedFd>,
+    /// The name of the container's session keyring.
+    pub keyring: String,
+    /// How many descriptors after stdio the process inherits.
+    pub preserve_fds: u32,
+}
+
+/// Runs stage 1, and in its child stage 2.
+pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd) -> ! {
+    match join(entry, &newcomer, &wire) {
+        Ok(Side::Parent(process)) => {
+            // A parent that is gone cannot be told; stage 2 will see the same.
+            let _gone = wire.send(&FromStage::Init(process.as_raw()));
+            exit_child(0)
+        }
+        Ok(Side::Child) => become_program(newcomer, wire),
+        Err(error) => stage_failed(&wire, error),
+    }
+}
+
+fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
+    let kept = entry.entrances.iter().chain(&entry.root).chain([&entry.init]).chain(&newcomer.console).map(AsFd::as_fd);
+    close_the_parents(newcomer.preserve_fds, wire, kept.chain(entry.procfs.iter().map(AsFd::as_fd)))?;
+    // Before the container's namespaces are entered, where its processes could trace us (CVE-2016-9962).
+    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let (Some(adjustment), Some(procfs)) = (newcomer.process.oom_score_adj, &entry.procfs) {
+        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
+        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
+    }
+    enter_cgroups(&entry.entrances).at(Step::EnterCgroup)?;
+    // One call for all, Linux 5.8. The kernel takes the user namespace first, and its privilege for the rest.
+    setns(&entry.init, CloneFlags::from_bits_retain(newcomer.namespaces))
+        .call(|| format!("setns(pidfd, {:#x})", newcomer.namespaces))
+        .at(Step::JoinNamespaces)?;
+    if let Some(root) = &entry.root {
+        fchdir(root).and_then(|()| chroot(".")).call(|| "chroot(init's root)").at(Step::JoinNamespaces)?;
+    }
+    if newcomer.namespaces & libc::CLONE_NEWUSER != 0 {
+        become_root().at(Step::MapIds)?;
+    }
+    let proof = entry.single_threaded;
+    drop(entry);
+    clone3(proof, libc::CLONE_PARENT, None).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
+}
+
+fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
+    let Newcomer { process, namespaces, console, keyring, preserve_fds } = newcomer;
+    let user_namespace = finish::UserNamespace::of(namespaces & libc::CLONE_NEWUSER != 0);
+    let begun = stage2::begin_session(Some(&keyring)).at(Step::Session).and_then(|()| {
+        if let Some(socket) = console {
+            let ptmx = rootfs::open_own_ptmx().at(Step::Console)?;
+            let peer = sys::tty::open_peer(ptmx.as_fd()).call(|| "ioctl(TIOCGPTPEER)").at(Step::Console)?;
+            console::take(&ptmx, &peer, socket.as_fd(), process.console_size).at(Step::Console)?;
+        }
+        finish::reopen_null().at(Step::Console)
+    });
+    if let Err(error) = begun {
+        stage_failed(&wire, error)
+    }
+    match finish::become_process(&process, user_namespace, preserve_fds, None, wire) {
+        Ok(prepared) => {
+            let error = crate::Error::AtStep { step: Step::Exec, source: Box::new(prepared.execute(&process)) };
+            prepared.fail(error)
+        }
+        Err((wire, error)) => stage_failed(&wire, error),
+    }
+}

@@ -1,0 +1,240 @@
+//! The runtime's own part: forks stage 1, answers what the stages ask, and cleans up after them when they fail.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxIdMapping;
+
+use super::finish;
+use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
+use crate::container::Status;
+use crate::error::{CallContext, Context};
+use crate::plan::Plan;
+use crate::plan::process::Rlimit;
+use crate::step::Step;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::thread::SingleThreaded;
+use crate::{Error, Result, hook};
+
+/// A container whose init is ready to execute its program, and waits for a word.
+#[derive(Debug)]
+pub struct Ready {
+    /// init, a child of this process.
+    pub init: Pid,
+    wire: ParentEnd,
+}
+
+/// Forks a stage, into the cgroup2 directory if one is given, and serves it and its child until that is ready.
+///
+/// # Errors
+/// What a stage or a hook reports; then no process is left.
+#[expect(unreachable_code, reason = "a stage never returns, which the match on its value says in types")]
+pub fn build(
+    proof: SingleThreaded,
+    cgroup: Option<OwnedFd>,
+    asked: Asked<'_>,
+    stage: impl FnOnce(StageEnd) -> Infallible,
+) -> Result<Ready> {
+    let (wire, stage_end) = wire::pair()?;
+    let side = clone3(proof, 0, cgroup.as_ref().map(AsFd::as_fd)).call(|| "clone3()").at(Step::Fork)?;
+    let Side::Parent(stage1) = side else {
+        // Ours must be the only copy of the parent's end: closing it is how stages learn of our death.
+        drop((wire, cgroup));
+        match stage(stage_end) {}
+    };
+    // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
+    drop((stage_end, stage, cgroup));
+    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
+    match build.serve() {
+        Ok(init) => Ok(Ready { init, wire: build.wire }),
+        Err(error) => {
+            build.end();
+            Err(error)
+        }
+    }
+}
+
+/// What the stages may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The limits to set on init.
+    pub rlimits: &'a [Rlimit],
+    /// The container to be; None for a process that enters one that exists.
+    pub plan: Option<&'a Plan>,
+}
+
+impl<'a> Asked<'a> {
+    fn plan(&self) -> Result<&'a Plan> {
+        self.plan.ok_or_else(|| Error::Refused("a frame that belongs to create alone".into()))
+    }
+}
+
+struct Build<'a> {
+    asked: Asked<'a>,
+    wire: ParentEnd,
+    /// Until it is reaped.
+    stage1: Option<Pid>,
+    init: Option<Pid>,
+}
+
+impl Build<'_> {
+    fn serve(&mut self) -> Result<Pid> {
+        loop {
+            match self.wire.receive()? {
+                Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
+                Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
+                Some(FromStage::Init(pid)) => {
+                    self.init = Some(Pid::from_raw(pid));
+                    self.reap_stage1()?;
+                    continue;
+                }
+                Some(FromStage::RunHooks) => self.run_hooks()?,
+                Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, self.asked.rlimits)?,
+                Some(FromStage::Ready) => return self.init(),
+                Some(FromStage::Warning(line)) => {
+                    tracing::warn!("{line}");
+                    continue;
+                }
+                Some(FromStage::Failed(error)) => return Err(error),
+                Some(FromStage::Starting) => return Err(Error::Refused("init started unasked".into())),
+                None => return Err(self.died()),
+            }
+            self.wire.send(ToStage::Proceed)?;
+        }
+    }
+
+    /// init exists before anything is asked in its name: its frames come after the one that announces it, or, when stage 1
+    /// is slow to be scheduled after its fork, before it.
+    fn init(&mut self) -> Result<Pid> {
+        while self.init.is_none() {
+            match self.wire.receive()? {
+                Some(FromStage::Init(pid)) => self.init = Some(Pid::from_raw(pid)),
+                Some(FromStage::Failed(error)) => return Err(error),
+                Some(_) => return Err(Error::Refused("a frame from init before its pid".into())),
+                None => return Err(self.died()),
+            }
+            self.reap_stage1()?;
+        }
+        self.init.ok_or_else(|| Error::Refused("init has no pid".into()))
+    }
+
+    fn reap_stage1(&mut self) -> Result<()> {
+        match self.stage1.take() {
+            Some(stage1) => waitpid(stage1, None).map(drop).call(|| "waitpid(stage 1)"),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
+    fn map_ids(&self) -> Result<()> {
+        let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
+        let maps = &self.asked.plan()?.id_mappings;
+        for (file, field, mappings) in
+            [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
+        {
+            let lines: String = mappings.iter().map(id_map_line).collect();
+            write_once(&format!("/proc/{stage1}/{file}"), lines.as_bytes()).during(|| field)?;
+        }
+        Ok(())
+    }
+
+    fn set_clocks(&self) -> Result<()> {
+        let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
+        write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
+            .during(|| "linux.timeOffsets")
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        let plan = self.asked.plan()?;
+        let state = plan.hook_state.json(Status::Creating, self.init()?.as_raw());
+        hook::run_all(Step::Prestart, &plan.hooks.prestart, &state)?;
+        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state)
+    }
+
+    /// Why all stages are gone without a word.
+    fn died(&mut self) -> Error {
+        let process = self.init.take().or(self.stage1.take());
+        match process.map(|pid| waitpid(pid, None)) {
+            Some(Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) => Error::Refused(
+                "the container's init was killed before it was ready: out of memory? (see linux.resources.memory)"
+                    .into(),
+            ),
+            Some(Ok(WaitStatus::Signaled(_, signal, _))) => {
+                Error::Refused(format!("the container's init was killed by {signal} before it was ready"))
+            }
+            _ => Error::Refused("the container's init ended before it was ready".into()),
+        }
+    }
+
+    /// Leaves no process. Children that were not reaped: their pids are theirs still.
+    fn end(&mut self) {
+        // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
+        while self.init.is_none() && self.stage1.is_some() {
+            match self.wire.receive() {
+                Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
+                Ok(Some(FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
+                Ok(Some(_)) => {}
+            }
+        }
+        for pid in [self.init.take(), self.stage1.take()].into_iter().flatten() {
+            let _may_be_dead = kill(pid, Signal::SIGKILL);
+            let _status = waitpid(pid, None);
+        }
+    }
+}
+
+impl Ready {
+    /// Lets init execute the program, and returns when it runs.
+    ///
+    /// # Errors
+    /// Why it does not. init is reaped then.
+    pub fn start(self) -> Result<()> {
+        let answer = self.wire.send(ToStage::Start).and_then(|()| self.await_exec());
+        if answer.is_err() {
+            self.end();
+        }
+        answer
+    }
+
+    fn await_exec(&self) -> Result<()> {
+        loop {
+            match self.wire.receive()? {
+                None => return Ok(()),
+                Some(FromStage::Failed(error)) => return Err(error),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Sends init to the exec fifo, where it outlives this process.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn await_start(self) -> Result<()> {
+        self.wire.send(ToStage::AwaitStart)
+    }
+
+    /// Kills init, an unreaped child, and reaps it.
+    pub fn end(&self) {
+        let _may_be_dead = kill(self.init, Signal::SIGKILL);
+        let _status = waitpid(self.init, None);
+    }
+}
+
+fn id_map_line(mapping: &LinuxIdMapping) -> String {
+    format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size())
+}
+
+/// Opens and writes in one call each: these files take one write. On the host, whose /proc no container can change.
+fn write_once(path: &str, text: &[u8]) -> Result<()> {
+    File::options()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text))
+        .call(|| format!("write({path:?}, {:?})", String::from_utf8_lossy(text)))
+}

@@ -1,0 +1,104 @@
+//! Stage 1, the first fork: takes its place in cgroups and namespaces, forks stage 2 into them, and exits.
+//!
+//! It exists because two things hold for children only, not for the process that asks: a pid namespace that was joined, and
+//! the offsets of a time namespace; and because a user namespace must have its id maps before it owns anything.
+
+use std::os::fd::OwnedFd;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setresgid, setresuid, write};
+use oci_spec::runtime::LinuxNamespaceType;
+
+use super::stage2;
+use super::wire::{FromStage, StageEnd};
+use super::{ForStage1, ForStage2, close_the_parents, stage_failed};
+use crate::Result;
+use crate::error::{CallContext, Context};
+use crate::plan::Plan;
+use crate::plan::namespaces::clone_flag;
+use crate::step::Step;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::exec::exit_child;
+
+/// Runs stage 1, and in its child stage 2.
+pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
+    match build(plan, own, &next, &wire) {
+        Ok(Side::Parent(init)) => {
+            // A parent that is gone cannot be told; stage 2 will see the same.
+            let _gone = wire.send(&FromStage::Init(init.as_raw()));
+            exit_child(0)
+        }
+        Ok(Side::Child) => stage2::run(plan, next, wire),
+        Err(error) => stage_failed(&wire, error),
+    }
+}
+
+fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Result<Side> {
+    close_the_parents(plan.preserve_fds, wire, own.fds().chain(next.fds()))?;
+    // Before the first namespace of the container is entered: from then on its processes could trace us
+    // (CVE-2016-9962). Only a process that is not dumpable is out of their reach.
+    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let (Some(adjustment), Some(procfs)) = (plan.process.oom_score_adj, &own.procfs) {
+        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
+        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
+    }
+    enter_cgroups(&own.entrances).at(Step::EnterCgroup)?;
+    join_namespaces(plan, &own.joined).at(Step::JoinNamespaces)?;
+    if plan.namespaces.makes(LinuxNamespaceType::User) {
+        unshare(CloneFlags::CLONE_NEWUSER).call(|| "unshare(CLONE_NEWUSER)").at(Step::MapIds)?;
+        wire.ask(&FromStage::MapIds)?;
+    }
+    if plan.namespaces.has(LinuxNamespaceType::User) {
+        become_root().at(Step::MapIds)?;
+    }
+    if plan.namespaces.makes(LinuxNamespaceType::Time) {
+        let flag = CloneFlags::from_bits_retain(clone_flag(LinuxNamespaceType::Time));
+        unshare(flag).call(|| "unshare(CLONE_NEWTIME)").at(Step::SetClocks)?;
+        if !plan.time_offsets.is_empty() {
+            wire.ask(&FromStage::SetClocks)?;
+        }
+    }
+    // The cgroup namespace too: its root is the cgroup that we are in by now. A sibling, so that init is the runtime's child.
+    let flags = plan.namespaces.clone_flags(&[LinuxNamespaceType::User, LinuxNamespaceType::Time]) | libc::CLONE_PARENT;
+    let proof = own.single_threaded;
+    drop(own);
+    clone3(proof, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
+}
+
+/// Enters the v1 hierarchies: `0` stands for the writer.
+pub(super) fn enter_cgroups(entrances: &[OwnedFd]) -> Result<()> {
+    for tasks in entrances {
+        write(tasks, b"0").call(|| "write(tasks)")?;
+    }
+    Ok(())
+}
+
+/// Joins namespaces: with the host's privilege those that the host owns, then the user namespace, then those for which
+/// only that gives the right.
+fn join_namespaces(plan: &Plan, joined: &[OwnedFd]) -> Result<()> {
+    let mut later = Vec::new();
+    let mut user = None;
+    for ((typ, path), file) in plan.namespaces.joined.iter().zip(joined) {
+        let join = move || {
+            setns(file, CloneFlags::from_bits_retain(clone_flag(*typ)))
+                .call(|| format!("setns({path:?})"))
+                .during(|| format!("linux.namespaces: {typ}"))
+        };
+        match typ {
+            LinuxNamespaceType::User => user = Some(join),
+            _ => match join() {
+                Err(error) if error.errno() == Some(nix::errno::Errno::EPERM) => later.push(join),
+                joined => joined?,
+            },
+        }
+    }
+    user.map_or(Ok(()), |join| join())?;
+    later.into_iter().try_for_each(|join| join())
+}
+
+/// Takes the ids that own the user namespace.
+pub(super) fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).call(|| "setresgid(0)").during(|| "linux.gidMappings: no container id 0")?;
+    setresuid(uid, uid, uid).call(|| "setresuid(0)").during(|| "linux.uidMappings: no container id 0")
+}

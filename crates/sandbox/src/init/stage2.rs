@@ -1,0 +1,194 @@
+//! Stage 2, the container's init: makes the container around itself, then becomes its program.
+//!
+//! The order of the steps is the design; ARCHITECTURE.md, "Why this order", gives the reason for each place.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::unistd::{sethostname, setsid};
+use oci_spec::runtime::LinuxNamespaceType;
+
+use super::finish::{self, Prepared};
+use super::wire::{FromStage, StageEnd};
+use super::{ForStage2, stage_failed};
+use crate::container::Status;
+use crate::error::{CallContext, Context};
+use crate::plan::Plan;
+use crate::procfs::Procfs;
+use crate::rootfs::{self, CgroupNamespace, Enter, HowDevices, MountEnv, MountNamespace, Root};
+use crate::step::Step;
+use crate::sys;
+use crate::{Error, Result, console, hook};
+
+/// Runs stage 2. It ends as the container's program.
+pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
+    match prepare(plan, inherited, wire) {
+        Ok(prepared) => {
+            let Err(error) = launch(plan, &prepared);
+            prepared.fail(error)
+        }
+        Err((wire, error)) => stage_failed(&wire, error),
+    }
+}
+
+/// Everything up to the word to start.
+fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
+    let ForStage2 { sources, console, fifo, cgroup } = inherited;
+    let built = (|| {
+        begin_session(plan.keyring.as_deref()).at(Step::Session)?;
+        if plan.namespaces.makes(LinuxNamespaceType::Network) {
+            sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
+        }
+        set_sysctl(plan).at(Step::Sysctl)?;
+        let null = rootfs::open_null().at(Step::AttachRoot)?;
+        let root = build_root(plan, sources, &cgroup)?;
+        run_hooks_before_pivot(plan, &root, &wire)?;
+        let console = console.map(|socket| open_console(plan, &root, socket)).transpose().at(Step::Console)?;
+        enter_root(plan, root).at(Step::EnterRoot)?;
+        if let Some(Console { ptmx, peer, socket }) = console {
+            console::take(&ptmx, &peer, socket.as_fd(), plan.process.console_size).at(Step::Console)?;
+        }
+        finish::reopen_null().at(Step::Console)?;
+        name_host(plan).at(Step::Hostname)?;
+        make_cwd(&plan.process.cwd).at(Step::EnterRoot)?;
+        seal_root(plan, null).at(Step::Seal)
+    })();
+    if let Err(error) = built {
+        return Err((wire, error));
+    }
+    let user_namespace = finish::UserNamespace::of(plan.namespaces.has(LinuxNamespaceType::User));
+    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire)
+}
+
+/// A session of its own, and a session keyring unless the caller's is to be kept.
+pub(super) fn begin_session(keyring: Option<&str>) -> Result<()> {
+    setsid().call(|| "setsid()")?;
+    let Some(name) = keyring else { return Ok(()) };
+    let name = CString::new(name).map_err(|_| Error::Refused("keyring: name with a NUL byte".into()))?;
+    match sys::keyring::join_session_keyring(&name) {
+        // A kernel without keyrings, or a filter around us: nothing of the caller's is shared then either way.
+        Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
+        joined => joined.call(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})")),
+    }
+}
+
+/// Sets the kernel parameters of the new namespaces: before anything of the image is looked at.
+fn set_sysctl(plan: &Plan) -> Result<()> {
+    if plan.sysctl.is_empty() {
+        return Ok(());
+    }
+    let procfs = Procfs::private()?;
+    plan.sysctl.iter().try_for_each(|(path, value)| procfs.write(path, value.as_bytes()).during(|| "linux.sysctl"))
+}
+
+/// The root with everything mounted in it.
+fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup::Location) -> Result<Root> {
+    let has = |typ| plan.namespaces.has(typ);
+    let namespace =
+        if plan.namespaces.has(LinuxNamespaceType::Mount) { MountNamespace::New } else { MountNamespace::Inherited };
+    // For mount points that have to be made: the caller's mask is not the container's.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace).at(Step::AttachRoot)?;
+    let env = MountEnv {
+        cgroup: &cgroup.directories,
+        cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
+            CgroupNamespace::Private
+        } else {
+            CgroupNamespace::Host
+        },
+        label: None,
+    };
+    let mut sources = sources.into_iter();
+    for mount in &plan.mounts {
+        root.mount(mount, sources.next().flatten(), &env).at(Step::Mount)?;
+    }
+    // mknod(2) takes a privilege over the initial user namespace.
+    let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };
+    root.make_devices(&plan.devices, how).at(Step::Devices)?;
+    root.make_dev_links().at(Step::Devices)?;
+    Ok(root)
+}
+
+fn run_hooks_before_pivot(plan: &Plan, root: &Root, wire: &StageEnd) -> Result<()> {
+    if plan.hooks.before_pivot_in_runtime() {
+        wire.ask(&FromStage::RunHooks)?;
+    }
+    if !plan.hooks.create_container.is_empty() {
+        let own = nix::unistd::getpid().as_raw();
+        root.change_to()?;
+        hook::run_all(
+            Step::CreateContainer,
+            &plan.hooks.create_container,
+            &plan.hook_state.json(Status::Creating, own),
+        )?;
+    }
+    Ok(())
+}
+
+struct Console {
+    ptmx: OwnedFd,
+    peer: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// Makes a pty in the container's devpts and puts it on its `/dev/console`, while the root is still reached by descriptor.
+fn open_console(plan: &Plan, root: &Root, socket: OwnedFd) -> Result<Console> {
+    let ptmx = root.open_ptmx()?;
+    let peer = sys::tty::open_peer(ptmx.as_fd()).call(|| "ioctl(TIOCGPTPEER)")?;
+    if plan.namespaces.has(LinuxNamespaceType::Mount) {
+        root.bind_console(peer.as_fd())?;
+    }
+    Ok(Console { ptmx, peer, socket })
+}
+
+fn enter_root(plan: &Plan, root: Root) -> Result<()> {
+    let how = match (plan.namespaces.has(LinuxNamespaceType::Mount), plan.no_pivot) {
+        (false, _) => Enter::Chroot,
+        (true, true) => Enter::Move,
+        (true, false) => Enter::Pivot,
+    };
+    root.enter(how)
+}
+
+fn name_host(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        sethostname(name).call(|| format!("sethostname({name:?})"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::uts::setdomainname(name.as_bytes()).call(|| format!("setdomainname({name:?})"))?;
+    }
+    Ok(())
+}
+
+/// Makes the working directory if it is missing: before the root is read-only, after it is `/`.
+fn make_cwd(cwd: &Path) -> Result<()> {
+    match std::fs::create_dir(cwd) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::create_dir_all(cwd),
+        // It exists, or chdir(2) will say why not.
+        _ => Ok(()),
+    }
+    .call(|| format!("mkdir({cwd:?})"))
+    .during(|| "process.cwd")
+}
+
+fn seal_root(plan: &Plan, null: OwnedFd) -> Result<()> {
+    if !plan.namespaces.has(LinuxNamespaceType::Mount) {
+        return Ok(());
+    }
+    plan.rootfs_propagation.map_or(Ok(()), rootfs::set_root_propagation)?;
+    rootfs::read_only_paths(&plan.read_only_paths)?;
+    rootfs::mask_paths(&plan.masked_paths, null)?;
+    if plan.read_only_root { rootfs::read_only_root() } else { Ok(()) }
+}
+
+/// From the word to start to the program. Returns only on failure.
+fn launch(plan: &Plan, prepared: &Prepared) -> Result<Infallible> {
+    prepared.await_start().at(Step::AwaitStart)?;
+    if !plan.hooks.start_container.is_empty() {
+        let own = nix::unistd::getpid().as_raw();
+        hook::run_all(Step::StartContainer, &plan.hooks.start_container, &plan.hook_state.json(Status::Created, own))?;
+    }
+    Err(prepared.execute(&plan.process)).at(Step::Exec)
+}

@@ -1,0 +1,290 @@
+//! Frames between the parent and the stages: fixed size, no allocation, one socket.
+//!
+//! The socket is `SOCK_SEQPACKET`: a frame arrives whole or not at all, and closing it is seen by the other side. Both
+//! stages hold the same end, one after the other.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+use crate::error::CallContext;
+use crate::step::Step;
+use crate::{Error, Result};
+
+/// Every frame has this many bytes; what a kind does not use is zero. Not more than `PIPE_BUF`, so that a write to the
+/// exec fifo is atomic.
+pub const FRAME_BYTES: usize = 1024;
+const HEADER_BYTES: usize = 12;
+
+/// What a stage tells the parent, or the exec fifo tells `start`.
+#[derive(Debug)]
+pub enum FromStage {
+    /// Stage 1 is in a new user namespace: write its id maps.
+    MapIds,
+    /// Stage 1 is about to fork into a new time namespace: write its offsets.
+    SetClocks,
+    /// Stage 2 exists, with this pid in the parent's pid namespace.
+    Init(i32),
+    /// The mounts are in place, the root is not yet `/`: run the prestart and createRuntime hooks.
+    RunHooks,
+    /// Set the resource limits of the process: it may not raise them itself in its user namespace.
+    SetLimits,
+    /// Everything is done but exec.
+    Ready,
+    /// `start` was seen.
+    Starting,
+    /// Something for the log; the stage goes on.
+    Warning(String),
+    /// It failed, with the step, the errno if a call was refused, and one line.
+    Failed(Error),
+}
+
+/// What the parent tells a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ToStage {
+    /// Go on.
+    Proceed = 1,
+    /// Execute the program now.
+    Start = 2,
+    /// Wait at the exec fifo.
+    AwaitStart = 3,
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct ParentEnd(OwnedFd);
+
+/// The end of the stages.
+#[derive(Debug)]
+pub struct StageEnd(OwnedFd);
+
+/// Makes the two ends.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`.
+pub fn pair() -> Result<(ParentEnd, StageEnd)> {
+    let (parent, stage) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .call(|| "socketpair(SOCK_SEQPACKET)")?;
+    Ok((ParentEnd(parent), StageEnd(stage)))
+}
+
+impl ParentEnd {
+    /// The next frame; None when all stages are gone or the program was executed.
+    ///
+    /// # Errors
+    /// A frame that no stage sends.
+    pub fn receive(&self) -> Result<Option<FromStage>> {
+        let mut frame = [0; FRAME_BYTES];
+        let count = receive_frame(self.0.as_fd(), &mut frame)?;
+        if count == 0 { Ok(None) } else { decode(&frame).map(Some) }
+    }
+
+    /// Tells the waiting stage what to do.
+    ///
+    /// # Errors
+    /// `EPIPE` when it is gone.
+    pub fn send(&self, message: ToStage) -> Result<()> {
+        let mut frame = [0; FRAME_BYTES];
+        frame[0] = message as u8;
+        send_frame(self.0.as_fd(), &frame)
+    }
+}
+
+impl AsFd for StageEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl StageEnd {
+    /// Tells the parent.
+    ///
+    /// # Errors
+    /// `EPIPE` when the parent is gone.
+    pub fn send(&self, message: &FromStage) -> Result<()> {
+        send_frame(self.0.as_fd(), &encode(message))
+    }
+
+    /// Waits for the parent's answer.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn receive(&self) -> Result<ToStage> {
+        let mut frame = [0; FRAME_BYTES];
+        match (receive_frame(self.0.as_fd(), &mut frame)?, frame[0]) {
+            (FRAME_BYTES, 1) => Ok(ToStage::Proceed),
+            (FRAME_BYTES, 2) => Ok(ToStage::Start),
+            (FRAME_BYTES, 3) => Ok(ToStage::AwaitStart),
+            (0, _) => Err(Error::Refused("the runtime is gone".into())),
+            (count, kind) => Err(Error::Refused(format!("unknown frame {kind} of {count} bytes from the runtime"))),
+        }
+    }
+
+    /// Sends, and waits until the parent says to go on.
+    ///
+    /// # Errors
+    /// As [`Self::send`] and [`Self::receive`].
+    pub fn ask(&self, message: &FromStage) -> Result<ToStage> {
+        self.send(message)?;
+        self.receive()
+    }
+
+    /// The descriptor, to keep it when others are closed.
+    pub fn fd_mut(&mut self) -> &mut OwnedFd {
+        &mut self.0
+    }
+}
+
+fn send_frame(socket: BorrowedFd<'_>, frame: &[u8; FRAME_BYTES]) -> Result<()> {
+    loop {
+        match send(socket.as_raw_fd(), frame, MsgFlags::MSG_NOSIGNAL) {
+            Err(Errno::EINTR) => {}
+            sent => return sent.map(drop).call(|| "send(wire)"),
+        }
+    }
+}
+
+/// Zero bytes: the other side is closed. A reset counts as that: the peer died with frames unread.
+fn receive_frame(socket: BorrowedFd<'_>, frame: &mut [u8; FRAME_BYTES]) -> Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), frame, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Ok(0),
+            received => return received.call(|| "recv(wire)"),
+        }
+    }
+}
+
+/// Writes one frame to the exec fifo, whole (see [`FRAME_BYTES`]).
+///
+/// # Errors
+/// `EAGAIN` when the fifo is full.
+pub fn write_fifo(fifo: BorrowedFd<'_>, message: &FromStage) -> Result<()> {
+    let frame = encode(message);
+    nix::sys::uio::writev(fifo, &[IoSlice::new(&frame)]).map(drop).call(|| "write(exec fifo)")
+}
+
+/// Layout: kind, step, two zero bytes, a value (pid or errno, native order), the length of the text, the text.
+fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
+    let mut frame = [0; FRAME_BYTES];
+    let (kind, value) = match message {
+        FromStage::MapIds => (1, 0),
+        FromStage::Init(pid) => (2, *pid),
+        FromStage::RunHooks => (3, 0),
+        FromStage::SetLimits => (4, 0),
+        FromStage::Ready => (5, 0),
+        FromStage::Starting => (6, 0),
+        FromStage::SetClocks => (8, 0),
+        FromStage::Warning(text) => {
+            fill(&mut frame, text);
+            (9, 0)
+        }
+        FromStage::Failed(error) => {
+            frame[1] = error.step().map_or(u8::MAX, |step| step as u8);
+            fill(&mut frame, error);
+            (7, error.errno().map_or(0, |errno| errno as i32))
+        }
+    };
+    frame[0] = kind;
+    frame[4..8].copy_from_slice(&value.to_ne_bytes());
+    frame
+}
+
+/// Decodes a frame of a stage.
+///
+/// # Errors
+/// A kind that does not exist.
+pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
+    let word = |at: usize| [frame[at], frame[at + 1], frame[at + 2], frame[at + 3]];
+    let value = i32::from_ne_bytes(word(4));
+    Ok(match frame[0] {
+        1 => FromStage::MapIds,
+        2 => FromStage::Init(value),
+        3 => FromStage::RunHooks,
+        4 => FromStage::SetLimits,
+        5 => FromStage::Ready,
+        6 => FromStage::Starting,
+        7 => {
+            let message = text(frame);
+            let errno = (value != 0).then(|| Errno::from_raw(value));
+            FromStage::Failed(match Step::from_number(frame[1]) {
+                Some(step) => Error::Reported { step, errno, message },
+                None => Error::Refused(message),
+            })
+        }
+        8 => FromStage::SetClocks,
+        9 => FromStage::Warning(text(frame)),
+        kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
+    })
+}
+
+/// Prints `line` as the text of a frame, cut at its end. Does not allocate: in a container whose memory limit is reached
+/// the text still arrives.
+fn fill(frame: &mut [u8; FRAME_BYTES], line: &impl std::fmt::Display) {
+    let (header, room) = frame.split_at_mut(HEADER_BYTES);
+    let size = room.len();
+    let mut rest: &mut [u8] = room;
+    // Fails only for want of room, and then what fits has been written.
+    let _cut = std::io::Write::write_fmt(&mut rest, format_args!("{line}"));
+    header[8..12].copy_from_slice(&u32::try_from(size - rest.len()).unwrap_or_default().to_ne_bytes());
+}
+
+/// The text of a frame.
+fn text(frame: &[u8; FRAME_BYTES]) -> String {
+    let (header, text) = frame.split_at(HEADER_BYTES);
+    let length = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(text.len());
+    String::from_utf8_lossy(&text[..length]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Context;
+
+    #[test]
+    fn an_error_crosses_the_wire_with_step_errno_and_text() {
+        let (parent, stage) = pair().unwrap();
+        let error = Err::<(), _>(Errno::EACCES).call(|| "mount(\"/x\")").at(Step::Mount).unwrap_err();
+        let text = error.to_string();
+        stage.send(&FromStage::Failed(error)).unwrap();
+        let Some(FromStage::Failed(received)) = parent.receive().unwrap() else { panic!("not a failure") };
+        assert_eq!(received.to_string(), text);
+        assert_eq!((received.step(), received.errno()), (Some(Step::Mount), Some(Errno::EACCES)));
+    }
+
+    #[test]
+    fn a_text_longer_than_a_frame_is_cut() {
+        let frame = encode(&FromStage::Failed(Error::Refused("é".repeat(FRAME_BYTES))));
+        let FromStage::Failed(error) = decode(&frame).unwrap() else { panic!("not a failure") };
+        assert!(error.to_string().starts_with("éé") && error.to_string().len() >= FRAME_BYTES - HEADER_BYTES - 1);
+    }
+
+    #[test]
+    fn answers_arrive_and_a_closed_end_is_seen_by_the_other() {
+        let (parent, stage) = pair().unwrap();
+        for message in [ToStage::Proceed, ToStage::Start, ToStage::AwaitStart] {
+            parent.send(message).unwrap();
+            assert_eq!(stage.receive().unwrap(), message);
+        }
+        stage.send(&FromStage::Init(77)).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(FromStage::Init(77))));
+        drop(parent);
+        assert_eq!(stage.receive().unwrap_err().to_string(), "the runtime is gone");
+        let (parent, stage) = pair().unwrap();
+        drop(stage);
+        assert!(parent.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn any_bytes_decode_to_a_frame_or_an_error() {
+        for kind in 0..=u8::MAX {
+            let mut frame = [0xff; FRAME_BYTES];
+            frame[0] = kind;
+            assert_eq!(decode(&frame).is_ok(), (1..=9).contains(&kind));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Pure: from a configuration to what will be done. No I/O, so that every decision is tested by a table.
+
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Hook, LinuxDevice, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+use serde::Serialize;
+use tare_spec::Bundle;
+
+use crate::container::{CreateOptions, Status};
+use crate::{Error, Result};
+
+/// Everything that will be done to make one container.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which namespaces are made and which are joined.
+    pub namespaces: namespaces::NamespacePlan,
+    /// `linux.uidMappings` and `linux.gidMappings`.
+    pub id_mappings: IdMappings,
+    /// `linux.timeOffsets`, as `/proc/<pid>/timens_offsets` takes them; empty without.
+    pub time_offsets: String,
+    /// `root.path`, absolute.
+    pub rootfs: PathBuf,
+    /// `linux.rootfsPropagation`.
+    pub rootfs_propagation: Option<mounts::Propagation>,
+    /// `root.readonly`.
+    pub read_only_root: bool,
+    /// `mounts`, in order.
+    pub mounts: Vec<mounts::MountPlan>,
+    /// `linux.devices`.
+    pub devices: Vec<LinuxDevice>,
+    /// `linux.readonlyPaths`.
+    pub read_only_paths: Vec<PathBuf>,
+    /// `linux.maskedPaths`.
+    pub masked_paths: Vec<PathBuf>,
+    /// `hostname`.
+    pub hostname: Option<String>,
+    /// `domainname`.
+    pub domainname: Option<String>,
+    /// `linux.sysctl`: paths below `/proc`, with values, sorted.
+    pub sysctl: BTreeMap<String, String>,
+    /// The container's process.
+    pub process: process::ProcessPlan,
+    /// `linux.resources`.
+    pub resources: LinuxResources,
+    /// The hooks of each moment.
+    pub hooks: HookPlan,
+    /// What hooks are told.
+    pub hook_state: HookState,
+    /// Move the root instead of pivot_root(2).
+    pub no_pivot: bool,
+    /// The name of the session keyring to make; None keeps the caller's.
+    pub keyring: Option<String>,
+    /// How many descriptors after stdio the process inherits.
+    pub preserve_fds: u32,
+}
+
+/// Which ids of the host the ids of a new user namespace are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMappings {
+    /// For users.
+    pub uid: Vec<LinuxIdMapping>,
+    /// For groups.
+    pub gid: Vec<LinuxIdMapping>,
+}
+
+/// The hooks of a container, by moment.
+#[derive(Debug, Clone, Default)]
+pub struct HookPlan {
+    /// In the runtime's namespaces, after the container's are made, before pivot_root.
+    pub prestart: Vec<Hook>,
+    /// As prestart, after it.
+    pub create_runtime: Vec<Hook>,
+    /// In the container's namespaces, before pivot_root.
+    pub create_container: Vec<Hook>,
+    /// In the container, before its program.
+    pub start_container: Vec<Hook>,
+    /// In the runtime's namespaces, when the program runs.
+    pub poststart: Vec<Hook>,
+    /// In the runtime's namespaces, when the container is deleted.
+    pub poststop: Vec<Hook>,
+}
+
+impl HookPlan {
+    /// Sorts the hooks of the configuration.
+    pub fn new(spec: &Spec) -> Self {
+        let Some(hooks) = spec.hooks() else { return Self::default() };
+        let of = |hooks: &Option<Vec<Hook>>| hooks.clone().unwrap_or_default();
+        Self {
+            #[allow(deprecated)] // by the specification, and used by many
+            prestart: of(hooks.prestart()),
+            create_runtime: of(hooks.create_runtime()),
+            create_container: of(hooks.create_container()),
+            start_container: of(hooks.start_container()),
+            poststart: of(hooks.poststart()),
+            poststop: of(hooks.poststop()),
+        }
+    }
+
+    /// Whether stage 2 has to wait for the parent's hooks.
+    pub fn before_pivot_in_runtime(&self) -> bool {
+        !(self.prestart.is_empty() && self.create_runtime.is_empty())
+    }
+}
+
+/// The state that a hook reads on its standard input: that of the specification, without additions.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookState {
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The container's name.
+    pub id: String,
+    /// Set for each moment.
+    pub status: Status,
+    /// As the hook's own pid namespace sees it; 0 and left out when stopped.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pid: i32,
+    /// The bundle directory.
+    pub bundle: PathBuf,
+    /// The annotations of the configuration.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}
+
+impl HookState {
+    /// The JSON for a hook.
+    pub fn json(&self, status: Status, pid: i32) -> Vec<u8> {
+        let state = Self { status, pid, ..self.clone() };
+        serde_json::to_vec(&state).unwrap_or_default()
+    }
+}
+
+impl Plan {
+    /// Works out what `create` will do.
+    ///
+    /// # Errors
+    /// A field that cannot be honoured, by name.
+    pub fn new(id: &str, bundle: &Bundle, options: &CreateOptions) -> Result<Self> {
+        let spec = &bundle.spec;
+        let process = spec.process().as_ref().ok_or_else(|| Error::Refused("process: required".into()))?;
+        let linux = spec.linux().as_ref().ok_or_else(|| Error::Refused("linux: required".into()))?;
+        let namespaces = namespaces::NamespacePlan::new(linux.namespaces().as_deref().unwrap_or_default());
+        let paths = |paths: &Option<Vec<String>>| paths.iter().flatten().map(PathBuf::from).collect();
+        let rootfs_propagation =
+            match linux.rootfs_propagation().as_deref() {
+                None | Some("") => None,
+                Some(name) => Some(mounts::Propagation::parse(name).ok_or_else(|| {
+                    Error::Refused(format!("linux.rootfsPropagation: unknown propagation \"{name}\""))
+                })?),
+            };
+        let plan = Self {
+            id_mappings: IdMappings {
+                uid: linux.uid_mappings().clone().unwrap_or_default(),
+                gid: linux.gid_mappings().clone().unwrap_or_default(),
+            },
+            time_offsets: time_offsets(spec),
+            rootfs: bundle.rootfs.clone(),
+            rootfs_propagation,
+            read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+            mounts: mounts::plan_mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.dir)?,
+            devices: linux.devices().clone().unwrap_or_default(),
+            read_only_paths: paths(linux.readonly_paths()),
+            masked_paths: paths(linux.masked_paths()),
+            hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+            domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+            sysctl: linux
+                .sysctl()
+                .iter()
+                .flatten()
+                .map(|(key, value)| (crate::procfs::sysctl_path(key), value.clone()))
+                .collect(),
+            process: process::ProcessPlan::new(process)?,
+            resources: linux.resources().clone().unwrap_or_default(),
+            hooks: HookPlan::new(spec),
+            hook_state: HookState {
+                oci_version: spec.version().clone(),
+                id: id.to_owned(),
+                status: Status::Creating,
+                pid: 0,
+                bundle: bundle.dir.clone(),
+                annotations: annotations(spec),
+            },
+            no_pivot: options.no_pivot,
+            keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
+            preserve_fds: options.preserve_fds,
+            namespaces,
+        };
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        let makes_user = self.namespaces.makes(LinuxNamespaceType::User);
+        if makes_user && (self.id_mappings.uid.is_empty() || self.id_mappings.gid.is_empty()) {
+            return Err(Error::Refused(
+                "linux.uidMappings, linux.gidMappings: both are required for a new user namespace".into(),
+            ));
+        }
+        if !self.namespaces.has(LinuxNamespaceType::Mount) {
+            // The mounts of a read-only root or of masks would be the host's.
+            for (given, field) in [
+                (!self.masked_paths.is_empty(), "linux.maskedPaths"),
+                (!self.read_only_paths.is_empty(), "linux.readonlyPaths"),
+                (self.read_only_root, "root.readonly"),
+                (self.rootfs_propagation.is_some(), "linux.rootfsPropagation"),
+            ] {
+                if given {
+                    return Err(Error::Refused(format!("{field}: requires a mount namespace")));
+                }
+            }
+        }
+        if !self.time_offsets.is_empty() && !self.namespaces.makes(LinuxNamespaceType::Time) {
+            return Err(Error::Refused("linux.timeOffsets: require a new time namespace".into()));
+        }
+        Ok(())
+    }
+}
+
+/// The annotations in a fixed order.
+pub fn annotations(spec: &Spec) -> BTreeMap<String, String> {
+    spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// time_namespaces(7): one line per clock, `<clock> <seconds> <nanoseconds>`.
+fn time_offsets(spec: &Spec) -> String {
+    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+    offsets
+        .into_iter()
+        .flatten()
+        .map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)))
+        .collect()
+}

@@ -1,0 +1,165 @@
+//! The process: arguments, environment, user, limits.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use nix::unistd::{Gid, Uid};
+use oci_spec::runtime::{PosixRlimitType, Process};
+
+use crate::caps::CapabilityPlan;
+use crate::{Error, Result};
+
+/// One resource limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`.
+    pub resource: libc::c_uint,
+    /// The name in the configuration.
+    pub typ: PosixRlimitType,
+    /// What the process is held to.
+    pub soft: u64,
+    /// How far it may raise that.
+    pub hard: u64,
+}
+
+/// What a process of the container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// argv, at least one.
+    pub args: Vec<CString>,
+    /// The environment: of a name given twice the last counts, in the place of the first.
+    pub env: Vec<CString>,
+    /// Absolute.
+    pub cwd: PathBuf,
+    /// The user, as the container sees it.
+    pub uid: Uid,
+    /// The group, as the container sees it.
+    pub gid: Gid,
+    /// The supplementary groups.
+    pub additional_gids: Vec<Gid>,
+    /// The mask of file modes: 0022 unless given, as runc.
+    pub umask: u32,
+    /// The five sets.
+    pub capabilities: CapabilityPlan,
+    /// The resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// prctl(PR_SET_NO_NEW_PRIVS).
+    pub no_new_privileges: bool,
+    /// `/proc/self/oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// Whether it gets a pty.
+    pub terminal: bool,
+    /// Rows and columns of the pty.
+    pub console_size: Option<(u16, u16)>,
+}
+
+impl ProcessPlan {
+    /// From the configuration.
+    ///
+    /// # Errors
+    /// No arguments, or a string with a NUL byte.
+    pub fn new(process: &Process) -> Result<Self> {
+        let args = process.args().as_deref().unwrap_or_default();
+        if args.first().is_none_or(String::is_empty) {
+            return Err(Error::Refused("process.args: must name a program".into()));
+        }
+        let user = process.user();
+        Ok(Self {
+            args: strings("process.args", args)?,
+            env: environment(process.env().as_deref().unwrap_or_default())?,
+            cwd: process.cwd().clone(),
+            uid: Uid::from_raw(user.uid()),
+            gid: Gid::from_raw(user.gid()),
+            additional_gids: user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect(),
+            umask: user.umask().unwrap_or(0o022),
+            capabilities: CapabilityPlan::new(process.capabilities().as_ref()),
+            rlimits: process
+                .rlimits()
+                .iter()
+                .flatten()
+                .map(|limit| Rlimit {
+                    resource: resource(limit.typ()),
+                    typ: limit.typ(),
+                    soft: limit.soft(),
+                    hard: limit.hard(),
+                })
+                .collect(),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj: process.oom_score_adj(),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: process.console_size().map(|size| {
+                (u16::try_from(size.height()).unwrap_or(u16::MAX), u16::try_from(size.width()).unwrap_or(u16::MAX))
+            }),
+        })
+    }
+}
+
+fn strings(field: &str, values: &[String]) -> Result<Vec<CString>> {
+    values
+        .iter()
+        .enumerate()
+        .map(|(index, value)| {
+            CString::new(value.as_str()).map_err(|_| Error::Refused(format!("{field}[{index}]: contains a NUL byte")))
+        })
+        .collect()
+}
+
+/// Of a name given twice the last value counts; what has no `=` is dropped, as execve's readers would.
+fn environment(env: &[String]) -> Result<Vec<CString>> {
+    let mut place: HashMap<&str, usize> = HashMap::with_capacity(env.len());
+    let mut kept: Vec<CString> = Vec::with_capacity(env.len() + 1);
+    for (entry, string) in env.iter().zip(strings("process.env", env)?) {
+        let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(Error::Refused(format!("process.env: \"{entry}\" is not NAME=value")));
+        };
+        if let Some(index) = place.get(name) {
+            kept[*index] = string;
+        } else {
+            place.insert(name, kept.len());
+            kept.push(string);
+        }
+    }
+    Ok(kept)
+}
+
+fn resource(typ: PosixRlimitType) -> libc::c_uint {
+    match typ {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_variable_given_twice_the_last_value_counts() {
+        let env = ["A=1", "B=2\nlines", "A=3"].map(String::from);
+        let kept = environment(&env).unwrap();
+        assert_eq!(kept, [CString::new("A=3").unwrap(), CString::new("B=2\nlines").unwrap()]);
+    }
+
+    #[test]
+    fn a_variable_without_a_name_or_with_a_nul_byte_is_refused_by_name() {
+        for bad in ["=x", "novalue", "A=\0"] {
+            let error = environment(&[bad.to_owned()]).unwrap_err().to_string();
+            assert!(error.starts_with("process.env"), "{bad}: {error}");
+        }
+    }
+}

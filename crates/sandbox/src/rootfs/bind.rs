@@ -1,0 +1,109 @@
+//! Bind mounts: a detached copy of the source, its attributes changed, then attached.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::PROC_SUPER_MAGIC;
+
+use super::mount::{DEV, describe, is_of};
+use super::tree::Leaf;
+use super::{Root, file_type};
+use crate::error::{CallContext, Context};
+use crate::plan::mounts::{Kind, MountPlan};
+use crate::sys::mount::{Recursion, mount_setattr, move_mount, open_tree_clone_host};
+use crate::{Error, Result};
+
+/// The inode of the root of every procfs, `PROC_ROOT_INO`.
+const PROC_ROOT_INODE: u64 = 1;
+
+/// The source of a bind mount as a detached tree; None for other mounts. For a container with a user namespace the
+/// parent process calls it: inside, mounts inherited from the host are locked together and some sources out of reach.
+///
+/// # Errors
+/// ENOENT and what else open_tree(2) says of the source.
+pub fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
+    match &plan.kind {
+        Kind::Bind { source, recursion } => clone(source, *recursion).during(|| describe(plan)).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Copies the mount at the host path `source`.
+pub(super) fn clone(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
+    let call = || format!("open_tree({source:?})");
+    let path = CString::new(source.as_os_str().as_bytes()).map_err(|_| Error::call(call(), Errno::EINVAL))?;
+    open_tree_clone_host(&path, recursion).call(call)
+}
+
+pub(super) fn mount(
+    root: &Root,
+    plan: &MountPlan,
+    path: &Path,
+    recursion: Recursion,
+    source: Option<OwnedFd>,
+) -> Result<()> {
+    let tree = match source {
+        Some(tree) => tree,
+        None => clone(path, recursion)?,
+    };
+    if plan.destination == Path::new("/proc") {
+        check_procfs(path, &tree)?;
+    }
+    if plan.destination == Path::new(DEV) {
+        root.dev_is_bind.set(true);
+    }
+    attach(root, plan, tree)
+}
+
+/// Gives the detached tree the attributes that the plan names, and attaches it.
+pub(super) fn attach(root: &Root, plan: &MountPlan, tree: OwnedFd) -> Result<()> {
+    let stat = fstat(&tree).call(|| "fstat")?;
+    let leaf = if file_type(&stat) == SFlag::S_IFDIR { Leaf::Directory } else { Leaf::File };
+    set_attributes(plan, tree.as_fd())?;
+    let target = root.target(plan, leaf)?;
+    move_mount(tree.as_fd(), target.fd.as_fd()).map_err(|errno| {
+        let call = format!("move_mount({:?})", plan.destination);
+        match (errno, fstat(&target.fd)) {
+            // The kernel says EINVAL to a directory on a file and to the reverse; mount(2) said ENOTDIR.
+            (Errno::EINVAL, Ok(there)) if (file_type(&there) == SFlag::S_IFDIR) != (leaf == Leaf::Directory) => {
+                Error::call(call, Errno::ENOTDIR)
+            }
+            _ => Error::call(call, errno),
+        }
+    })
+}
+
+/// Changes what the plan names and keeps the rest: a flag of the source that an outer user namespace has locked stays.
+fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
+    // `rbind,ro` is for the topmost mount alone, `rbind,rro` for all.
+    if !plan.attrs.is_empty() {
+        mount_setattr(tree, Recursion::Top, &plan.attrs.mount_attr()).call(|| "mount_setattr")?;
+    }
+    if !plan.recursive_attrs.is_empty() {
+        mount_setattr(tree, Recursion::Tree, &plan.recursive_attrs.mount_attr())
+            .call(|| "mount_setattr(AT_RECURSIVE)")?;
+    }
+    set_propagation(plan, tree)
+}
+
+pub(super) fn set_propagation(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
+    for propagation in &plan.propagation {
+        mount_setattr(tree, propagation.recursion, &propagation.mount_attr())
+            .call(|| "mount_setattr")
+            .during(|| "set the propagation")?;
+    }
+    Ok(())
+}
+
+/// CVE-2019-16884: what is bound on /proc has to be a whole procfs, or labels are written into a fake.
+fn check_procfs(path: &Path, tree: &OwnedFd) -> Result<()> {
+    let root_inode = fstat(tree).call(|| "fstat")?.st_ino == PROC_ROOT_INODE;
+    if root_inode && is_of(tree, PROC_SUPER_MAGIC)? {
+        return Ok(());
+    }
+    Err(Error::Refused(format!("{path:?} cannot be mounted on /proc because it is not a procfs")))
+}

@@ -1,0 +1,161 @@
+//! One entry of `mounts`, onto its place inside the root.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
+
+use super::tree::{self, Leaf, Links};
+use super::{Root, bind, cgroup, fs};
+use crate::cgroup::Directory;
+use crate::error::{CallContext, Context};
+use crate::plan::mounts::{Kind, MountPlan};
+use crate::sys::path::identity;
+use crate::{Error, Result};
+
+/// Whether the container sees itself at the root of its cgroup hierarchies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupNamespace {
+    /// The container's own, or one it joined: a fresh mount shows its cgroup alone.
+    Private,
+    /// The host's: the container's directory is bound.
+    Host,
+}
+
+/// Where devices go.
+pub(super) const DEV: &str = "/dev";
+
+/// What mounts depend on besides their own entry.
+#[derive(Debug, Clone, Copy)]
+pub struct MountEnv<'a> {
+    /// The container's directories, one per hierarchy; none if it stays in its caller's cgroup.
+    pub cgroup: &'a [Directory],
+    /// What a fresh cgroup mount shows.
+    pub cgroup_namespace: CgroupNamespace,
+    /// `linux.mountLabel`, for the file systems that take one.
+    pub label: Option<&'a str>,
+}
+
+/// The place of a mount, opened.
+pub(super) struct Target {
+    pub(super) fd: OwnedFd,
+    /// Whether it was not there before.
+    pub(super) made: bool,
+}
+
+impl Root {
+    /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_source`] gave it where the host's
+    /// mounts are not this user namespace's to clone.
+    ///
+    /// # Errors
+    /// The entry, and the call or the rule that refused it.
+    pub fn mount(&self, plan: &MountPlan, source: Option<OwnedFd>, env: &MountEnv<'_>) -> Result<()> {
+        if plan.idmap.is_some() {
+            // Not dropped in silence: files would belong to the wrong ids.
+            return Err(Error::Refused(format!("mounts[{}]: idmapped mounts are not supported yet", plan.index)));
+        }
+        let mounted = match &plan.kind {
+            Kind::Bind { source: path, recursion } => bind::mount(self, plan, path, *recursion, source),
+            Kind::Fs(fs) => fs::mount(self, plan, fs, env),
+            Kind::Cgroup { version, data } => cgroup::mount(self, plan, *version, data, env),
+        };
+        if Path::new(DEV).starts_with(&plan.destination) {
+            self.dev.take();
+        }
+        mounted.during(|| describe(plan))
+    }
+
+    /// Opens the place of a mount, and makes it if it is missing. Links are followed inside the root; for proc and
+    /// sysfs it has to be a plain directory, on a way without links.
+    pub(super) fn target(&self, plan: &MountPlan, leaf: Leaf) -> Result<Target> {
+        let plain = matches!(&plan.kind, Kind::Fs(fs) if fs.fstype == "proc" || fs.fstype == "sysfs");
+        let path = &plan.destination;
+        let missing = match tree::open(&self.fd, path, leaf, Links::Refuse) {
+            // No link and no `..` on the way: what the plan has found out about the path holds for this directory,
+            // and it is not the root.
+            Ok(fd) => return Ok(Target { fd, made: false }),
+            Err(Errno::ELOOP) => false,
+            Err(Errno::ENOENT) => true,
+            Err(Errno::ENOTDIR) if plain => return Err(not_ordinary(path)),
+            Err(errno) => return Err(Error::call(format!("openat2({path:?})"), errno)),
+        };
+        if missing {
+            match self.make_plain(path, leaf) {
+                // Links come before the missing part.
+                Err(Errno::ELOOP) => {}
+                made => return made.call(|| format!("mkdir({path:?})")).map(|fd| Target { fd, made: true }),
+            }
+        }
+        if plain {
+            // CVE-2019-19921, CVE-2023-27561, CVE-2025-54867: masks and labels would land elsewhere.
+            return Err(not_ordinary(path));
+        }
+        let found = match tree::open(&self.fd, path, leaf, Links::Follow) {
+            Err(Errno::ENOENT) => tree::make(&self.fd, path, leaf, Links::Follow).map(|fd| Target { fd, made: true }),
+            found => found.map(|fd| Target { fd, made: false }),
+        };
+        let target = found.call(|| format!("openat2({path:?})"))?;
+        self.check_target(path, &target.fd)?;
+        // It may be /dev that is going to be covered.
+        self.dev.take();
+        Ok(target)
+    }
+
+    /// Makes `path` where no link is on the way.
+    fn make_plain(&self, path: &Path, leaf: Leaf) -> nix::Result<OwnedFd> {
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+            && parent == Path::new(DEV)
+        {
+            let mut kept = self.dev.borrow_mut();
+            if kept.is_none() {
+                *kept = tree::open(&self.fd, parent, Leaf::Directory, Links::Refuse).ok().map(Rc::new);
+            }
+            if let Some(dev) = &*kept {
+                match tree::make_leaf(dev, name, leaf) {
+                    // A dangling link.
+                    Err(Errno::EEXIST) => {}
+                    done => return done,
+                }
+            }
+        }
+        tree::make(&self.fd, path, leaf, Links::Refuse)
+    }
+
+    /// What the plan checks by the letters of a path, checked again on a place that was reached through links.
+    fn check_target(&self, path: &Path, target: &OwnedFd) -> Result<()> {
+        if self.is(target)? {
+            return Err(Error::Refused(format!("{path:?} leads to the root itself")));
+        }
+        let leads_into_proc = is_of(target, PROC_SUPER_MAGIC)?
+            // Or where procfs is about to be mounted.
+            || match tree::open(&self.fd, Path::new("/proc"), Leaf::Directory, Links::Refuse) {
+                Ok(proc) => identity(proc.as_fd()).call(|| "statx")? == identity(target.as_fd()).call(|| "statx")?,
+                Err(_) => false,
+            };
+        if leads_into_proc {
+            return Err(Error::Refused(format!("{path:?} cannot be mounted because it leads into /proc")));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `fd` is on a file system of type `magic`.
+pub(super) fn is_of(fd: &OwnedFd, magic: FsType) -> Result<bool> {
+    Ok(fstatfs(fd).call(|| "fstatfs")?.filesystem_type() == magic)
+}
+
+fn not_ordinary(path: &Path) -> Error {
+    Error::Refused(format!("{path:?} must be mounted on ordinary directory"))
+}
+
+/// The mount in words: `mount "/srv/data" on "/data"`.
+pub(super) fn describe(plan: &MountPlan) -> String {
+    let on = &plan.destination;
+    match &plan.kind {
+        Kind::Bind { source, .. } => format!("mount {source:?} on {on:?}"),
+        Kind::Fs(fs) => format!("mount {} on {on:?}", fs.fstype.display()),
+        Kind::Cgroup { .. } => format!("mount cgroup on {on:?}"),
+    }
+}

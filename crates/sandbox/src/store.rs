@@ -1,0 +1,522 @@
+//! The state directory: `<root>/<id>/`, made for `create`, gone after `delete`.
+//!
+//! | file | written | by |
+//! |---|---|---|
+//! | `state.json` | once, before anything exists outside this directory | create |
+//! | `config.json` | once: the configuration as it was then | create |
+//! | `exec.fifo` | made by create; removed when the program runs | create, start |
+//! | `init` | once: pid and start time of init | create |
+//!
+//! Every file is written under another name and renamed: a reader sees all of it or nothing, and a runtime that is
+//! killed at any point leaves what `delete --force` can remove. What a container is doing is not written down but asked
+//! of the kernel. The lock is flock(2) on the directory: the kernel drops it with its holder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::error::{CallContext, Context};
+use crate::{Error, Result};
+
+/// Longest name: a file name, and what a cgroup or systemd unit is named after.
+const MAX_ID_BYTES: usize = 255;
+
+/// `state.json`: what is known of a container before it exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The container's name.
+    pub id: String,
+    /// The bundle directory, absolute.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// The annotations of the configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// Where its cgroup is.
+    pub cgroup: cgroup::Location,
+    /// Whether its init is pid 1 of a namespace of its own: then killing init kills all.
+    pub own_pid_namespace: bool,
+    /// Whether there are poststart and poststop hooks: without, nobody decodes `config.json` for them.
+    pub hooks: RecordedHooks,
+}
+
+/// Which late hooks the configuration has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedHooks {
+    /// `hooks.poststart`.
+    pub poststart: bool,
+    /// `hooks.poststop`.
+    pub poststop: bool,
+}
+
+/// `init`: which process is the container's. The start time makes it exact: pids are used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Init {
+    /// The pid on the host.
+    pub pid: Pid,
+    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// The directory of all containers.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// The directory of one container, open.
+#[derive(Debug)]
+pub struct Entry {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+/// An entry under its lock.
+#[derive(Debug)]
+pub struct Locked {
+    entry: Entry,
+    _lock: Flock<File>,
+}
+
+impl std::ops::Deref for Locked {
+    type Target = Entry;
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+/// Refuses a name that is no plain file name of letters, digits and `_ + - .`: runc's rule, and never a path.
+///
+/// # Errors
+/// `invalid container ID format`, which clients match.
+pub fn check_id(id: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.');
+    if id.is_empty() || id == "." || id == ".." || id.len() > MAX_ID_BYTES || !id.bytes().all(plain) {
+        return Err(Error::Refused(format!("invalid container ID format: {id:?}")));
+    }
+    Ok(())
+}
+
+impl Store {
+    /// The store under `root`. Touches nothing.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Claims the name `id`: exactly one of any number of callers gets it.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; a root that cannot be made.
+    pub fn claim(&self, id: &str) -> Result<Locked> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        let mode = Mode::from_bits_truncate(0o711);
+        match mkdirat(nix::fcntl::AT_FDCWD, &path, mode) {
+            Err(Errno::ENOENT) => {
+                use std::os::unix::fs::DirBuilderExt;
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o711)
+                    .create(&self.root)
+                    .call(|| format!("mkdir({:?})", self.root))?;
+                mkdirat(nix::fcntl::AT_FDCWD, &path, mode)
+            }
+            made => made,
+        }
+        .map_err(|errno| match errno {
+            Errno::EEXIST => Error::AlreadyExists,
+            errno => Error::call(format!("mkdir({path:?})"), errno),
+        })?;
+        match self.open(id).and_then(|entry| entry.lock(Instant::now())) {
+            Ok(locked) => Ok(locked),
+            // Between our mkdir and our lock somebody deleted the directory: it was there without a state.
+            Err(Error::NotExist) => Err(Error::Refused("the container was deleted while it was being created".into())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entry of a container.
+    ///
+    /// # Errors
+    /// [`Error::NotExist`].
+    pub fn open(&self, id: &str) -> Result<Entry> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        match openat(nix::fcntl::AT_FDCWD, &path, flags, Mode::empty()) {
+            Ok(dir) => Ok(Entry { dir, path }),
+            Err(Errno::ENOENT) => Err(Error::NotExist),
+            Err(errno) => Err(Error::call(format!("open({path:?})"), errno)),
+        }
+    }
+
+    /// The names of all containers, sorted.
+    ///
+    /// # Errors
+    /// The root cannot be read; `ENOENT` when it does not exist.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.root).call(|| format!("open({:?})", self.root))? {
+            let entry = entry.call(|| format!("getdents64({:?})", self.root))?;
+            if let Ok(name) = entry.file_name().into_string()
+                && check_id(&name).is_ok()
+                && entry.file_type().is_ok_and(|typ| typ.is_dir())
+            {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+impl Entry {
+    /// Takes the lock of the container, for what changes it.
+    ///
+    /// # Errors
+    /// Another command holds it past `deadline`; [`Error::NotExist`] when that command deleted the container.
+    pub fn lock(self, deadline: Instant) -> Result<Locked> {
+        let dir = self.dir.try_clone().call(|| "dup()")?;
+        let mut file = File::from(dir);
+        let lock = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                    file = back;
+                    // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
+                    // commands on one container seldom meet.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(Error::Refused(format!("{:?} is locked: another command is at work on it", self.path)));
+                }
+                Err((_, errno)) => return Err(Error::call(format!("flock({:?})", self.path), errno)),
+            }
+        };
+        // The holder before us may have removed the directory.
+        if fstat(&self.dir).call(|| format!("fstat({:?})", self.path))?.st_nlink == 0 {
+            return Err(Error::NotExist);
+        }
+        Ok(Locked { entry: self, _lock: lock })
+    }
+
+    /// Whether no command holds the lock now.
+    pub fn is_unlocked(&self) -> bool {
+        let Ok(dir) = self.dir.try_clone() else { return false };
+        Flock::lock(File::from(dir), FlockArg::LockSharedNonblock).is_ok()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, for the fifo.
+    pub fn dir(&self) -> impl AsFd + '_ {
+        &self.dir
+    }
+
+    /// Reads `state.json`; None when create was killed before it wrote it.
+    ///
+    /// # Errors
+    /// A file that is not what create wrote.
+    pub fn record(&self) -> Result<Option<Record>> {
+        let Some(bytes) = self.read("state.json")? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::Refused(format!("{:?}: {error}", self.path.join("state.json"))))
+    }
+
+    /// Reads `init`; None until init is ready.
+    ///
+    /// # Errors
+    /// A file that is not what create wrote.
+    pub fn init(&self) -> Result<Option<Init>> {
+        let Some(bytes) = self.read("init")? else { return Ok(None) };
+        let parse = || {
+            let (pid, start_time) = std::str::from_utf8(&bytes).ok()?.split_once(' ')?;
+            let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+            Some(Init { pid: Pid::from_raw(pid), start_time: start_time.parse().ok()? })
+        };
+        parse()
+            .map(Some)
+            .ok_or_else(|| Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init"))))
+    }
+
+    /// Reads the configuration as it was at create.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be read.
+    pub fn spec(&self) -> Result<Spec> {
+        let path = self.path.join("config.json");
+        let text = self.read("config.json")?.ok_or_else(|| Error::Refused(format!("{path:?}: no such file")))?;
+        Ok(tare_spec::decode::spec(&path, &text)?)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = match openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::call(format!("open({:?})", self.path.join(name)), errno)),
+        };
+        let mut bytes = Vec::with_capacity(4096);
+        File::from(file).read_to_end(&mut bytes).call(|| format!("read({:?})", self.path.join(name)))?;
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let temporary = format!(".{name}");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))
+            .call(|| format!("open({:?})", self.path.join(&temporary)))?;
+        File::from(file).write_all(bytes).call(|| format!("write({:?})", self.path.join(&temporary)))?;
+        renameat(&self.dir, temporary.as_str(), &self.dir, name).call(|| format!("rename({:?})", self.path.join(name)))
+    }
+}
+
+impl Locked {
+    /// Writes `state.json`.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::Refused(format!("state: {error}")))?;
+        self.entry.write("state.json", &bytes)
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn write_config(&self, bytes: &[u8]) -> Result<()> {
+        self.entry.write("config.json", bytes)
+    }
+
+    /// Writes `init`.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn write_init(&self, init: Init) -> Result<()> {
+        self.entry.write("init", format!("{} {}", init.pid, init.start_time).as_bytes())
+    }
+
+    /// Removes the directory with all that is in it. From then on the name is free.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn remove(self) -> Result<()> {
+        let path = self.entry.path.clone();
+        let names = std::fs::read_dir(&path).call(|| format!("open({path:?})"))?;
+        for name in names {
+            let name = name.call(|| format!("getdents64({path:?})"))?.file_name();
+            match unlinkat(&self.entry.dir, Path::new(&name), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(Error::call(format!("unlink({:?})", path.join(&name)), errno)),
+            }
+        }
+        std::fs::remove_dir(&path).call(|| format!("rmdir({path:?})"))
+    }
+}
+
+impl Init {
+    /// The record of a process that exists, which the caller knows not to be reaped meanwhile.
+    ///
+    /// # Errors
+    /// No such process.
+    pub fn of(pid: Pid) -> Result<Self> {
+        match process_stat(pid)? {
+            Some(stat) => Ok(Self { pid, start_time: stat.start_time }),
+            None => Err(Error::call(format!("open(\"/proc/{pid}/stat\")"), Errno::ENOENT)),
+        }
+    }
+
+    /// Whether the process still runs: it exists, it is this one, and it is not a zombie.
+    ///
+    /// # Errors
+    /// procfs cannot be read.
+    pub fn is_alive(self) -> Result<bool> {
+        Ok(process_stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && !stat.ended))
+    }
+
+    /// A handle on the process, if it still is this one.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub fn open(self) -> Result<OwnedFd> {
+        let pidfd = match crate::sys::pidfd::pidfd_open(self.pid) {
+            Err(Errno::ESRCH) => return Err(Error::NotRunning),
+            opened => opened.call(|| format!("pidfd_open({})", self.pid))?,
+        };
+        // Looked at after the handle was taken: what it says is true of the handle's process.
+        if self.is_alive()? { Ok(pidfd) } else { Err(Error::NotRunning) }
+    }
+}
+
+struct ProcessStat {
+    start_time: u64,
+    ended: bool,
+}
+
+/// Reads `/proc/<pid>/stat`, proc_pid_stat(5); None when there is no such process.
+fn process_stat(pid: Pid) -> Result<Option<ProcessStat>> {
+    let path = format!("/proc/{pid}/stat");
+    let mut text = [0; 1024];
+    let length = match std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .and_then(|mut file| file.read(&mut text))
+    {
+        Ok(length) => length,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(error) => return Err(error).call(|| format!("read({path:?})")),
+    };
+    parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::Refused(format!("{path:?}: unexpected text")))
+}
+
+/// The state letter and field 22. The second field, the command's name, may contain anything but ends with the last `)`.
+fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(text.get(name_end + 2..)?).ok()?.split(' ');
+    let ended = matches!(fields.next()?, "Z" | "X");
+    Some(ProcessStat { start_time: fields.nth(18)?.trim_end().parse().ok()?, ended })
+}
+
+/// Removes what is at `path` in `dir`, if it is there.
+///
+/// # Errors
+/// The call that failed.
+pub fn unlink_if_there(dir: impl AsFd, name: &str) -> Result<()> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(Error::call(format!("unlink({name:?})"), errno)),
+    }
+}
+
+/// Writes a pid file: the number without a newline, whole or not at all, over whatever was there.
+///
+/// # Errors
+/// The call that failed.
+pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| Error::Refused(format!("{path:?} does not name a file")))?;
+    let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .call(|| format!("write({temporary:?})"))
+        .and_then(|()| std::fs::rename(&temporary, path).call(|| format!("rename({temporary:?}, {path:?})")));
+    if written.is_err() {
+        let _nothing_more_to_do = std::fs::remove_file(&temporary);
+    }
+    written.during(|| format!("pid file {path:?}"))
+}
+
+/// Whether the directory entry is there, without following a link.
+///
+/// # Errors
+/// The call that failed.
+pub fn exists(dir: impl AsFd, name: &str) -> Result<bool> {
+    match nix::sys::stat::fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(Error::call(format!("stat({name:?})"), errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("tare-store-{}-{name}", std::process::id()));
+        let _may_not_exist = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn names_that_are_paths_or_worse_are_refused() {
+        let long = "x".repeat(256);
+        for bad in ["", ".", "..", "a/b", "/abs", "a\nb", "a b", "é", "a\0", long.as_str()] {
+            assert!(check_id(bad).unwrap_err().to_string().starts_with("invalid container ID format"), "{bad:?}");
+        }
+        for good in ["a", "web_1.0+x-y", "..a", "0123"] {
+            check_id(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn of_two_claims_one_wins_and_after_removal_the_name_is_free() {
+        let root = scratch("claim");
+        let store = Store::new(&root);
+        let first = store.claim("web").unwrap();
+        assert!(matches!(store.claim("web"), Err(Error::AlreadyExists)));
+        assert!(!store.open("web").unwrap().is_unlocked());
+        assert_eq!(store.names().unwrap(), ["web"]);
+        first.remove().unwrap();
+        assert!(matches!(store.open("web"), Err(Error::NotExist)));
+        store.claim("web").unwrap().remove().unwrap();
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn who_waits_for_the_lock_of_a_deleted_container_learns_that_it_is_gone() {
+        let root = scratch("gone");
+        let store = Store::new(&root);
+        let locked = store.claim("web").unwrap();
+        let waiting = store.open("web").unwrap();
+        locked.remove().unwrap();
+        assert!(matches!(waiting.lock(Instant::now()), Err(Error::NotExist)));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn init_is_read_back_and_a_process_is_told_from_another_with_its_pid() {
+        let root = scratch("init");
+        let locked = Store::new(&root).claim("web").unwrap();
+        assert_eq!(locked.init().unwrap(), None);
+        let own = Init::of(nix::unistd::getpid()).unwrap();
+        locked.write_init(own).unwrap();
+        assert_eq!(locked.init().unwrap(), Some(own));
+        assert!(own.is_alive().unwrap());
+        assert!(!Init { start_time: own.start_time + 1, ..own }.is_alive().unwrap());
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn the_name_of_a_process_cannot_forge_its_start_time() {
+        let text = b"7 (a) Z 1 (b)) R 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        let stat = parse_stat(text).unwrap();
+        assert_eq!((stat.start_time, stat.ended), (4711, false));
+        assert!(parse_stat(b"7 (a").is_none() && parse_stat(b"").is_none());
+    }
+
+    #[test]
+    fn a_pid_file_replaces_what_was_there_and_has_no_newline() {
+        let path = scratch("pidfile");
+        std::fs::write(&path, "something longer").unwrap();
+        write_pid_file(&path, Pid::from_raw(42)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"42");
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,49 @@
+//! Looking at and changing files by fd alone, where nix has no call for it.
+
+use std::ffi::c_uint;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+
+/// Which file an fd is, and in which mount it was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    /// The mount's id, so that one directory seen through two mounts is two.
+    pub mount: u64,
+}
+
+/// `statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &buffer)`. `STATX_MNT_ID` is of Linux 5.8.
+///
+/// # Errors
+/// ENOMEM.
+///
+/// <https://man7.org/linux/man-pages/man2/statx.2.html>
+pub fn identity(fd: BorrowedFd<'_>) -> nix::Result<Identity> {
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
+    // SAFETY: the path is a static NUL-terminated string; `buffer` is a live struct statx, which the kernel fills.
+    let returned = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, buffer.as_mut_ptr()) };
+    Errno::result(returned)?;
+    // SAFETY: zeroed before and filled by the successful call; every bit pattern is a valid struct of integers.
+    let stat = unsafe { buffer.assume_init() };
+    Ok(Identity { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino, mount: stat.stx_mnt_id })
+}
+
+/// `fchmodat2(fd, "", mode, AT_EMPTY_PATH)`: the mode of whatever an O_PATH fd names, a device node too.
+/// Linux 6.6; before it ENOSYS.
+///
+/// # Errors
+/// ENOSYS; EPERM; EROFS.
+///
+/// <https://man7.org/linux/man-pages/man2/fchmodat.2.html>
+pub fn fchmod_path(fd: BorrowedFd<'_>, mode: Mode) -> nix::Result<()> {
+    let mode: c_uint = mode.bits();
+    // SAFETY: the path is a static NUL-terminated string; no memory of ours is written.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
+    Errno::result(returned).map(drop)
+}

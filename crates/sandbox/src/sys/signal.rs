@@ -1,0 +1,34 @@
+//! sigaction(2).
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+
+/// Gives the program that is about to be executed what it expects: no signal blocked, and SIGPIPE, which Rust's
+/// runtime ignores, at its default. Other dispositions are the caller's (nohup) and stay.
+///
+/// # Errors
+/// None in practice.
+pub fn reset() -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs none of our code.
+    unsafe { sigaction(Signal::SIGPIPE, &default)? };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+extern "C" fn exit_with_signal(signal: libc::c_int) {
+    // SAFETY: _exit(2) is async-signal-safe, takes an int and never returns.
+    unsafe { libc::_exit(128 + signal) }
+}
+
+/// Makes the signals that ask a process to end do so. A container's init that waits for `start` is pid 1 of its
+/// namespace, which the kernel shields from every signal it has no handler for; exec removes the handlers again.
+///
+/// # Errors
+/// None in practice.
+pub fn exit_when_asked() -> nix::Result<()> {
+    let exit = SigAction::new(SigHandler::Handler(exit_with_signal), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        // SAFETY: the handler only calls _exit(2).
+        unsafe { sigaction(signal, &exit)? };
+    }
+    Ok(())
+}
