@@ -25,8 +25,11 @@ pub struct Identity {
 pub fn identity(fd: BorrowedFd<'_>) -> nix::Result<Identity> {
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     let mask = libc::STATX_INO | libc::STATX_MNT_ID;
+    let (fd, flags) = (fd.as_raw_fd(), libc::AT_EMPTY_PATH);
+    // By number, not as libc::statx: Rust's std refers to that symbol weakly, and link-time optimisation of a static binary
+    // lets the weak reference win, which leaves a null pointer to call.
     // SAFETY: the path is a static NUL-terminated string; `buffer` is a live struct statx, which the kernel fills.
-    let returned = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, buffer.as_mut_ptr()) };
+    let returned = unsafe { libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), flags, mask, buffer.as_mut_ptr()) };
     Errno::result(returned)?;
     // SAFETY: zeroed before and filled by the successful call; every bit pattern is a valid struct of integers.
     let stat = unsafe { buffer.assume_init() };
