@@ -141,9 +141,15 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if !self.leaves && !std::thread::panicking() {
-            Residue::of(self).assert_none();
+        let residue = Residue::of(self);
+        if self.leaves || std::thread::panicking() {
+            return residue.sweep();
         }
+        let found = residue.find_settled();
+        if !found.is_empty() {
+            residue.sweep();
+        }
+        assert!(found.is_empty(), "left behind:\n{}", found.join("\n"));
     }
 }
 
