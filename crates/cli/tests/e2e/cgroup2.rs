@@ -76,7 +76,7 @@ fn cgroup2_delete_removes_sub_cgroups_of_the_container() {
     wait_until("it has its cgroups", || bundle.rootfs().join("ready").exists());
     assert!(container.cgroup("").join("a/b").is_dir());
     container.delete_force().ok();
-    assert_eq!(dirs(&runtime), [PathBuf::new(); 0]);
+    assert_eq!(dirs(&runtime), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -320,7 +320,7 @@ fn sub_cgroups_that_the_container_made_are_removed() {
     container.kill("KILL").ok();
     container.wait_for("stopped");
     container.delete().ok();
-    assert_eq!(host::cgroups_with(runtime.tag()), [PathBuf::new(); 0]);
+    assert_eq!(host::cgroups_with(runtime.tag()), Vec::<PathBuf>::new());
 }
 
 #[test]
