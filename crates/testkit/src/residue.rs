@@ -68,7 +68,7 @@ impl Residue {
         }
     }
 
-    /// Like [`Self::find`], but a killed process leaves the process table some time after the kill: gives that a moment.
+    /// Like [`Self::find`], but gives the killed a moment: they leave the process table some time after the kill.
     pub fn find_settled(&self) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(2);
         let mut found = self.find();

@@ -42,8 +42,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the path
-    /// of the binary that cargo has built.
+    /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the
+    /// path of the binary that cargo has built.
     pub fn from_env(tare: &str) -> Self {
         let named = std::env::var("TARE_UNDER_TEST").unwrap_or_default();
         let program = if named.is_empty() || named == "tare" { tare } else { &named };

@@ -82,7 +82,11 @@ fn cgroup2_delete_removes_sub_cgroups_of_the_container() {
 #[test]
 fn cgroup2_the_mount_inside_is_cgroup2() {
     let runtime = on_cgroup2!();
-    let bundle = Bundle::script("grep /sys/fs/cgroup /proc/self/mountinfo; cat /sys/fs/cgroup/cgroup.procs; cat /proc/self/cgroup; mkdir /sys/fs/cgroup/x || echo no").namespace("cgroup");
+    let bundle = Bundle::script(
+        "grep /sys/fs/cgroup /proc/self/mountinfo; cat /sys/fs/cgroup/cgroup.procs; \
+         cat /proc/self/cgroup; mkdir /sys/fs/cgroup/x || echo no",
+    )
+    .namespace("cgroup");
     let output = runtime.run(&bundle).ok();
     assert!(output.lines()[0].contains(" - cgroup2 "), "{output}");
     assert!(output.lines().contains(&"0::/"), "{output}");

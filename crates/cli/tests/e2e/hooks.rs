@@ -225,9 +225,10 @@ fn a_failing_hook_of_create_fails_it_and_leaves_nothing() {
 fn a_failing_hook_is_named_with_its_stage_and_number() {
     let runtime = runtime();
     known!(runtime, Runc: "1.1.5 says the number alone", Crun: "other words");
-    for (stage, text) in [("createRuntime", "createRuntime hook #1"), ("createContainer", "createContainer hook #1")] {
+    for stage in ["createRuntime", "createContainer"] {
+        let text = format!("{stage} hook #1");
         let bundle = Bundle::new().hook_script(stage, "true").hook_script(stage, "echo why >&2; exit 7");
-        runtime.run(&bundle).fails(&[text]);
+        runtime.run(&bundle).fails(&[&text]);
     }
 }
 
@@ -294,7 +295,8 @@ fn a_start_container_hook_sees_the_containers_hostname() {
 #[test]
 fn a_create_runtime_hook_can_prepare_the_network_namespace() {
     let runtime = runtime();
-    let script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); nsenter -t $pid -n ip link add veth0 type veth peer name veth1";
+    let script = "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); \
+         nsenter -t $pid -n ip link add veth0 type veth peer name veth1";
     let bundle = Bundle::script("ls /sys/class/net").hook_script("createRuntime", script);
     let output = runtime.run(&bundle).ok();
     assert!(output.stdout.contains("veth0") && output.stdout.contains("veth1"), "{output}");
