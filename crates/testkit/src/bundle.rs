@@ -124,8 +124,10 @@ impl Bundle {
         })
     }
 
-    /// Adds a hook that runs a shell script on the host.
+    /// Adds a hook that runs a shell script on the host. It reads its standard input to the end, whatever the script
+    /// does: crun dies of SIGPIPE when a hook has not read the state.
     pub fn hook_script(self, stage: &str, script: &str) -> Self {
+        let script = format!("trap 'cat > /dev/null' EXIT; {script}");
         self.hook(stage, json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin:/sbin"]}))
     }
 

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{Runtime, host};
 
 /// Looks for what belongs to one runtime's containers: by the tag in their ids, and by the test's directory.
@@ -40,8 +42,40 @@ impl Residue {
         found.extend(host::cgroups_with(&self.tag).iter().map(|dir| format!("cgroup: {}", dir.display())));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         found.extend(mounts.lines().filter(|line| line.contains(&self.tag)).map(|line| format!("mount: {line}")));
-        found.extend(processes(&self.tag));
+        found.extend(processes(&self.tag).into_iter().map(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            format!("process: {pid} {}", String::from_utf8_lossy(&line).replace('\0', " "))
+        }));
         found.retain(|line| !self.before.contains(line));
+        found
+    }
+
+    /// Takes away what a failed test left: kills the processes, removes the cgroups.
+    pub fn sweep(&self) {
+        for pid in processes(&self.tag) {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let end = Instant::now() + Duration::from_secs(2);
+        while !processes(&self.tag).is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut cgroups = host::cgroups_with(&self.tag);
+        cgroups.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        for dir in cgroups {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
+    /// Like [`Self::find`], but gives the killed a moment: they leave the process table some time after the kill.
+    pub fn find_settled(&self) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(2);
+        let mut found = self.find();
+        while found.iter().any(|line| line.starts_with("process: ")) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            found = self.find();
+        }
         found
     }
 
@@ -51,29 +85,20 @@ impl Residue {
     /// If there is something, with the list.
     #[track_caller]
     pub fn assert_none(&self) {
-        // A killed process leaves the process table some time after the kill: give that a moment.
-        let end = Instant::now() + Duration::from_secs(2);
-        let mut found = self.find();
-        while found.iter().any(|line| line.starts_with("process: ")) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-            found = self.find();
-        }
+        let found = self.find_settled();
         assert!(found.is_empty(), "left behind:\n{}", found.join("\n"));
     }
 }
 
-/// Processes that carry the tag in their cgroup, command line, environment, or the paths they stand on.
-fn processes(tag: &str) -> Vec<String> {
+/// Processes that carry the tag in their cgroup, command line, environment, or the paths they stand on. A zombie does
+/// not count: it waits for its parent, which is not the runtime.
+fn processes(tag: &str) -> Vec<i32> {
     let own = std::process::id().to_string();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
-        let dir = entry.path();
-        // A zombie waits for its parent, which is not the runtime.
-        if pid != own && carries(&dir, tag) && pid.parse().is_ok_and(host::is_alive) {
-            let line = fs::read(dir.join("cmdline")).unwrap_or_default();
-            found.push(format!("process: {pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if entry.file_name() != *own && carries(&entry.path(), tag) && host::is_alive(pid) {
+            found.push(pid);
         }
     }
     found

@@ -42,8 +42,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the path
-    /// of the binary that cargo has built.
+    /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the
+    /// path of the binary that cargo has built.
     pub fn from_env(tare: &str) -> Self {
         let named = std::env::var("TARE_UNDER_TEST").unwrap_or_default();
         let program = if named.is_empty() || named == "tare" { tare } else { &named };
@@ -54,7 +54,8 @@ impl Runtime {
             name if name.contains("youki") => Kind::Youki,
             _ => Kind::Tare,
         };
-        let tag = format!("tk{}x{}", std::process::id(), crate::fixture::next());
+        // The last letter keeps one tag from being the beginning of another.
+        let tag = format!("tk{}x{}e", std::process::id(), crate::fixture::next());
         Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, leaves: false }
     }
 
@@ -141,9 +142,15 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if !self.leaves && !std::thread::panicking() {
-            Residue::of(self).assert_none();
+        let residue = Residue::of(self);
+        if self.leaves || std::thread::panicking() {
+            return residue.sweep();
         }
+        let found = residue.find_settled();
+        if !found.is_empty() {
+            residue.sweep();
+        }
+        assert!(found.is_empty(), "left behind:\n{}", found.join("\n"));
     }
 }
 

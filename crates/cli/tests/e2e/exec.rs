@@ -205,7 +205,8 @@ fn exec_detached_returns_and_writes_the_pid() {
 fn exec_joins_all_namespaces_the_root_and_the_cgroups() {
     let bundle = Bundle::sleeper().namespace("cgroup");
     within(&bundle, |_, container| {
-        let script = "for n in pid net ipc uts mnt cgroup user; do readlink /proc/self/ns/$n; done; hostname; readlink /proc/1/ns/mnt; cat /proc/$$/status | grep NSpid";
+        let script = "for n in pid net ipc uts mnt cgroup user; do readlink /proc/self/ns/$n; done; hostname; \
+             readlink /proc/1/ns/mnt; cat /proc/$$/status | grep NSpid";
         let output = container.exec(["sh", "-c", script]).ok();
         for (index, kind) in ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user"].into_iter().enumerate() {
             assert_eq!(output.lines()[index], container.link(&format!("ns/{kind}")).to_str().unwrap(), "{kind}");

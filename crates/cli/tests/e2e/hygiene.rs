@@ -114,7 +114,8 @@ fn list_survives_what_is_no_container() {
 fn a_broken_state_file_hides_no_other_container() {
     let mut runtime = runtime();
     runtime.leaves_residue();
-    known!(runtime, Runc: "delete --force says where in the file, and not in which", Crun: "delete --force forgets init (security.md 3)");
+    known!(runtime, Runc: "delete --force says where in the file, and not in which", Crun: "delete --force \
+         forgets init (security.md 3)");
     let bundle = Bundle::sleeper();
     let (healthy, broken) = (runtime.container(&bundle), runtime.container(&bundle));
     healthy.up();

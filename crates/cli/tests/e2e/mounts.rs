@@ -156,7 +156,11 @@ fn rbind_takes_the_mounts_below_and_bind_does_not() {
 fn a_tmpfs_has_its_size_and_mode() {
     let runtime = runtime();
     let mount = |options| json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": options});
-    let bundle = Bundle::script("stat -c %a /t; df -k /t | tail -n 1").mount(mount(json!(["size=2048k", "mode=1750"])));
+    let bundle = Bundle::script(
+        "stat -c %a /t; \
+         df -k /t | tail -n 1",
+    )
+    .mount(mount(json!(["size=2048k", "mode=1750"])));
     let output = runtime.run(&bundle).ok();
     assert_eq!(output.lines()[0], "1750");
     assert_eq!(output.lines()[1].split_whitespace().nth(1), Some("2048"));
@@ -252,7 +256,8 @@ fn a_slave_bind_gets_the_hosts_later_mounts_and_a_private_one_does_not() {
     for (option, expected) in [("rslave", "seen"), ("rshared", "seen"), ("rprivate", "")] {
         let runtime = runtime();
         let volume = TempDir::new("volume");
-        let script = "touch /v/ready; i=0; until [ -e /v/done ]; do i=$((i+1)); [ $i -lt 500 ] || exit 1; sleep 0.02; done; ls /v/sub";
+        let script = "touch /v/ready; i=0; until [ -e /v/done ]; do i=$((i+1)); [ $i -lt 500 ] || exit 1; \
+             sleep 0.02; done; ls /v/sub";
         let bundle = Bundle::script(script)
             .bind(volume.path(), "/v", &["rbind", option])
             .set("/linux/rootfsPropagation", json!("rslave"));

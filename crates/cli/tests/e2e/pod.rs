@@ -62,7 +62,8 @@ fn siblings_see_each_others_processes() {
 #[test]
 fn a_killed_sibling_takes_its_children_with_it() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 kills the cgroup only if pid is no namespace of the config", Crun: "1.8.1 kills init alone; in a shared pid namespace its children live on until delete");
+    known!(runtime, Runc: "1.1.5 kills the cgroup only if pid is no namespace of the config", Crun: "1.8.1 kills \
+         init alone; in a shared pid namespace its children live on until delete");
     let bundle = pause_bundle();
     let pause = runtime.container(&bundle);
     pause.up();

@@ -182,6 +182,16 @@ fn without_capabilities_there_are_none() {
     assert_eq!(runtime.run(&empty).ok().lines(), [none; 5]);
 }
 
+/// As `runc spec` asks for: the kernel refuses to raise what is not inheritable, and that is no one's fault.
+#[test]
+fn ambient_capabilities_that_are_not_inheritable_are_left_out_without_a_word() {
+    let runtime = runtime();
+    let bundle = Bundle::script("grep CapAmb: /proc/self/status | cut -f2")
+        .set("/process/capabilities/ambient", json!(["CAP_KILL", "CAP_AUDIT_WRITE"]));
+    let output = runtime.run(&bundle).ok();
+    assert_eq!((output.text(), output.stderr.as_str()), ("0000000000000000", ""));
+}
+
 #[test]
 fn an_unknown_capability_is_a_warning() {
     let runtime = runtime();

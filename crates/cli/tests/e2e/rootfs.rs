@@ -72,14 +72,16 @@ fn devices_of_the_config_are_made() {
 #[test]
 fn masked_paths_cannot_be_read() {
     let runtime = runtime();
-    let bundle =
-        Bundle::script("cat /secret; ls -A /secrets; cat /secrets/inner; cat /proc/kcore | wc -c; ls -A /sys/firmware")
-            .file("secret", "read me")
-            .file("secrets/inner", "read me")
-            .edit(|config| {
-                let masked = config["linux"]["maskedPaths"].as_array_mut().unwrap();
-                masked.extend(["/secret", "/secrets", "/does/not/exist", "/secret"].map(|path| json!(path)));
-            });
+    let bundle = Bundle::script(
+        "cat /secret; ls -A /secrets; cat /secrets/inner; cat /proc/kcore | wc -c; \
+             ls -A /sys/firmware",
+    )
+    .file("secret", "read me")
+    .file("secrets/inner", "read me")
+    .edit(|config| {
+        let masked = config["linux"]["maskedPaths"].as_array_mut().unwrap();
+        masked.extend(["/secret", "/secrets", "/does/not/exist", "/secret"].map(|path| json!(path)));
+    });
     let output = runtime.run(&bundle).ok();
     assert!(!output.stdout.contains("read me"), "{output}");
     assert_eq!(output.text(), "0");
@@ -97,10 +99,13 @@ fn masked_paths_cannot_be_written_nor_unmasked() {
 #[test]
 fn readonly_paths_can_be_read_and_not_written() {
     let runtime = runtime();
-    let bundle = Bundle::script("cat /fixed/file; echo x > /fixed/file || echo no; touch /fixed/new || echo no; echo x > /plain || echo no; touch /free && echo yes")
-        .file("fixed/file", "contents\n")
-        .file("plain", "")
-        .set("/linux/readonlyPaths", json!(["/fixed", "/plain", "/does/not/exist"]));
+    let bundle = Bundle::script(
+        "cat /fixed/file; echo x > /fixed/file || echo no; touch /fixed/new || echo no; \
+         echo x > /plain || echo no; touch /free && echo yes",
+    )
+    .file("fixed/file", "contents\n")
+    .file("plain", "")
+    .set("/linux/readonlyPaths", json!(["/fixed", "/plain", "/does/not/exist"]));
     let output = runtime.run(&bundle).ok();
     assert_eq!(output.lines(), ["contents", "no", "no", "no", "yes"]);
     assert!(output.stderr.contains("Read-only file system"), "{output}");

@@ -40,8 +40,12 @@ fn the_terminal_is_dev_pts_0_and_dev_console() {
 #[test]
 fn the_terminal_belongs_to_the_user() {
     let runtime = runtime();
-    let bundle =
-        Bundle::script("stat -c '%u %a' /dev/pts/0; echo written > /dev/pts/0; echo done").terminal().user(1000, 1000);
+    let bundle = Bundle::script(
+        "stat -c '%u %a' /dev/pts/0; echo written > /dev/pts/0; \
+             echo done",
+    )
+    .terminal()
+    .user(1000, 1000);
     let socket = ConsoleSocket::new();
     let container = runtime.container(&bundle);
     container.call("run", &["--detach", "--console-socket", socket.path()]).ok();
