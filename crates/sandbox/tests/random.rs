@@ -73,7 +73,7 @@ fn number(random: &mut Random) -> Value {
 }
 
 /// Something of this shape, or now and then of another.
-fn value(random: &mut Random, shape: &Shape, depth: usize) -> Value {
+fn value(random: &mut Random, shape: &Shape) -> Value {
     match shape {
         Shape::Object(members) => {
             let some: serde_json::Map<_, _> = members
@@ -82,16 +82,16 @@ fn value(random: &mut Random, shape: &Shape, depth: usize) -> Value {
                 .map(|(name, shape)| ((*name).to_owned(), shape.clone()))
                 .collect::<Vec<_>>()
                 .into_iter()
-                .map(|(name, shape)| (name, value(random, &shape, depth + 1)))
+                .map(|(name, shape)| (name, value(random, &shape)))
                 .collect();
             Value::Object(some)
         }
         Shape::Map(inner) => {
             let count = random.below(3);
             let name = |random: &mut Random| (*random.one_of(TEXTS)).to_owned();
-            Value::Object((0..count).map(|_| (name(random), value(random, inner, depth + 1))).collect())
+            Value::Object((0..count).map(|_| (name(random), value(random, inner))).collect())
         }
-        Shape::Array(inner) => (0..random.below(4)).map(|_| value(random, inner, depth + 1)).collect(),
+        Shape::Array(inner) => (0..random.below(4)).map(|_| value(random, inner)).collect(),
         Shape::Word(words) => json!(random.one_of(words)),
         Shape::Scalar => match random.below(7) {
             0..=2 => json!(random.one_of(TEXTS)),
@@ -143,7 +143,7 @@ fn mutate(random: &mut Random, document: &mut Value, shape: &Shape) {
         if let Shape::Object(members) = shape {
             let names: Vec<&&str> = members.keys().collect();
             let name = **random.one_of(&names);
-            document[name] = value(random, &members[name], 0);
+            document[name] = value(random, &members[name]);
             return;
         }
     }
@@ -217,7 +217,7 @@ fn configurations_made_of_nothing_but_the_types_end_the_same_way() {
     let shape = Shape::config();
     let mut random = Random(2);
     for _ in 0..3000 {
-        let document = value(&mut random, &shape, 0);
+        let document = value(&mut random, &shape);
         judge(plan(&document.to_string()), &document);
     }
 }
