@@ -92,6 +92,7 @@ verbs! {
     "update" Update(Update) Stop::Never;
     "spec" Spec(Spec) Stop::Never;
     "features" Features(Features) Stop::Never;
+    "check" Check(Check) Stop::Never;
     #[expect(dead_code, reason = "parsed for --help alone")]
     "events" Events(Events) Stop::Verbatim;
     #[expect(dead_code, reason = "parsed for --help alone")]
@@ -365,6 +366,23 @@ pub(crate) struct Spec {
 /// Print what this build implements, as JSON
 #[derive(Debug, Args)]
 pub(crate) struct Features {}
+
+/// Look at a bundle: what is wrong with its config.json, what would be ignored, what would be done
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The bundle directory [default: the working directory]
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Print every step that create and start would take; nothing is run or changed
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: String,
+    /// Plan for this version of cgroups and not for the host's: v1 or v2
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) cgroup_version: Option<String>,
+}
 
 /// Print events and statistics of a container (not supported yet)
 #[derive(Debug, Args)]

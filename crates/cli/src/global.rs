@@ -18,19 +18,27 @@ impl Global {
     /// # Errors
     /// One line that names the flag.
     pub(crate) fn runtime(&self) -> Result<Runtime, String> {
-        let cgroup_driver = match self.cgroup_manager.as_deref() {
-            None if self.systemd_cgroup => Driver::Systemd,
-            None | Some("cgroupfs") => Driver::Cgroupfs,
-            Some("systemd") => Driver::Systemd,
-            Some("disabled") => Driver::Disabled,
-            Some(other) => return Err(format!("--cgroup-manager {other:?} is not cgroupfs, systemd or disabled")),
-        };
+        let cgroup_driver = self.cgroup_driver()?;
         match self.rootless.as_str() {
             "" | "auto" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE"
             | "False" => {}
             other => return Err(format!("--rootless {other:?} is not true, false or auto")),
         }
         Ok(Runtime { root: self.root_dir()?, cgroup_driver })
+    }
+
+    /// Who makes cgroups.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub(crate) fn cgroup_driver(&self) -> Result<Driver, String> {
+        Ok(match self.cgroup_manager.as_deref() {
+            None if self.systemd_cgroup => Driver::Systemd,
+            None | Some("cgroupfs") => Driver::Cgroupfs,
+            Some("systemd") => Driver::Systemd,
+            Some("disabled") => Driver::Disabled,
+            Some(other) => return Err(format!("--cgroup-manager {other:?} is not cgroupfs, systemd or disabled")),
+        })
     }
 
     fn root_dir(&self) -> Result<PathBuf, String> {

@@ -48,6 +48,33 @@ impl Failure {
     }
 }
 
+/// Why a verb failed, before it is known in whose name that is said.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    /// One line.
+    pub(crate) text: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, hint: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<tare_sandbox::Error> for Cause {
+    fn from(error: tare_sandbox::Error) -> Self {
+        Self { text: error.to_string(), hint: error.hint().map(|hint| format!("hint: {hint}")) }
+    }
+}
+
 /// Prints errors.
 #[derive(Debug, Default)]
 pub(crate) struct Reporter {

@@ -3,9 +3,10 @@
 use tare_sandbox::container::{CreateOptions, RunOptions, Runtime};
 
 use crate::args::{Container, Global, Verb};
-use crate::report::{self, Failure};
+use crate::report::{self, Cause, Failure};
 use crate::signal;
 
+mod check;
 mod exec;
 mod list;
 mod ps;
@@ -18,12 +19,13 @@ mod update;
 /// What failed, with the verb and the container's name in front.
 pub(crate) fn dispatch(global: &Global, verb: &Verb) -> Result<u8, Failure> {
     let result = call(global, verb);
-    result.map_err(|message| verb.failed(message))
+    result.map_err(|cause| verb.failed(cause))
 }
 
 impl Verb {
     /// An error of this verb: what was asked for, the cause, the exit code.
-    pub(crate) fn failed(&self, cause: impl std::fmt::Display) -> Failure {
+    pub(crate) fn failed(&self, cause: impl Into<Cause>) -> Failure {
+        let Cause { text: cause, hint } = cause.into();
         let name = self.name();
         let message = match self.id() {
             Some(id) => format!("{name} {id:?}: {cause}"),
@@ -31,7 +33,11 @@ impl Verb {
         };
         // Only so can a caller tell an error of `exec` from the code of the process.
         let code = if matches!(self, Self::Exec(_)) { 255 } else { 1 };
-        Failure::new(message).code(code)
+        let failure = Failure::new(message).code(code);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 
     /// Whether processes of ours enter a container, and how many descriptors after stdio they hand on.
@@ -60,6 +66,7 @@ impl Verb {
             Self::List(_)
             | Self::Spec(_)
             | Self::Features(_)
+            | Self::Check(_)
             | Self::Events(_)
             | Self::Checkpoint(_)
             | Self::Restore(_) => None,
@@ -67,11 +74,12 @@ impl Verb {
     }
 }
 
-fn call(global: &Global, verb: &Verb) -> Result<u8, String> {
+fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
     let runtime = match verb {
         // These look at nothing that the flags before the verb describe.
-        Verb::Spec(spec) => return spec::write(spec).map(|()| 0),
-        Verb::Features(_) => return features().map(|()| 0),
+        Verb::Spec(spec) => return Ok(spec::write(spec).map(|()| 0)?),
+        Verb::Features(_) => return Ok(features().map(|()| 0)?),
+        Verb::Check(check) => return check::write(global, check),
         Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => {
             return Err("not supported by this version of tare".into());
         }
@@ -85,23 +93,27 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, String> {
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
         Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
-        Verb::State(state) => return self::state(&runtime, &state.id).map(|()| 0),
-        Verb::List(list) => return list::write(&runtime, global, list).map(|()| 0),
-        Verb::Ps(ps) => return ps::write(&runtime, ps).map(|()| 0),
+        Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
+        Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
+        Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),
         Verb::Run(run) => {
             let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
             return code(runtime.run(&run.container.id, &run.container.options(), options));
         }
         Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
-        Verb::Spec(_) | Verb::Features(_) | Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => Ok(()),
+        Verb::Spec(_)
+        | Verb::Features(_)
+        | Verb::Check(_)
+        | Verb::Events(_)
+        | Verb::Checkpoint(_)
+        | Verb::Restore(_) => Ok(()),
     };
-    done.map(|()| 0).map_err(|error| error.to_string())
+    Ok(done.map(|()| 0)?)
 }
 
 /// The code of a process as ours; the kernel keeps eight bits.
-fn code(result: tare_sandbox::Result<i32>) -> Result<u8, String> {
-    let code = result.map_err(|error| error.to_string())?;
-    u8::try_from(code & 0xff).map_err(|error| error.to_string())
+fn code(result: tare_sandbox::Result<i32>) -> Result<u8, Cause> {
+    Ok(u8::try_from(result? & 0xff).map_err(|error| error.to_string())?)
 }
 
 impl Container {

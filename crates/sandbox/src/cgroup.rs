@@ -5,7 +5,9 @@ mod device;
 mod dir;
 mod event;
 mod field;
+mod files;
 mod host;
+pub mod outline;
 mod removal;
 #[cfg(test)]
 mod scratch;

@@ -38,6 +38,14 @@ pub enum Error {
         /// The cause.
         source: Box<Error>,
     },
+    /// `source`, and what to do about it: only where that is sure.
+    #[error("{source}")]
+    Hinted {
+        /// A line for people.
+        hint: String,
+        /// The cause.
+        source: Box<Error>,
+    },
     /// The configuration or the request asks for something that cannot be, in one line that names the field.
     #[error("{0}")]
     Refused(String),
@@ -75,7 +83,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Call { errno, .. } => Some(*errno),
-            Self::During { source, .. } | Self::AtStep { source, .. } => source.errno(),
+            Self::During { source, .. } | Self::AtStep { source, .. } | Self::Hinted { source, .. } => source.errno(),
             Self::Reported { errno, .. } => *errno,
             _ => None,
         }
@@ -85,8 +93,17 @@ impl Error {
     pub fn step(&self) -> Option<Step> {
         match self {
             Self::AtStep { step, source } => source.step().or(Some(*step)),
-            Self::During { source, .. } => source.step(),
+            Self::During { source, .. } | Self::Hinted { source, .. } => source.step(),
             Self::Reported { step, .. } => Some(*step),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, if somebody knew.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Hinted { hint, .. } => Some(hint),
+            Self::During { source, .. } | Self::AtStep { source, .. } => source.hint(),
             _ => None,
         }
     }

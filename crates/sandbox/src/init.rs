@@ -40,6 +40,7 @@
 //! closes the wire, upon which a stage exits: a killed runtime leaves no process. The exec fifo carries the same
 //! frames, from stage 2 to `start`.
 
+mod diagnose;
 pub mod enter;
 pub mod fifo;
 pub mod finish;

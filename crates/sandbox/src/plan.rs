@@ -2,6 +2,7 @@
 
 pub mod mounts;
 pub mod namespaces;
+pub mod outline;
 pub mod process;
 
 use std::collections::BTreeMap;

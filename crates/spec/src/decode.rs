@@ -54,8 +54,21 @@ impl Finding {
     pub(crate) fn at(&self, path: &Path, text: &[u8]) -> Error {
         let Position { line, column } = locate(text, &self.pointer);
         let separator = if self.pointer.is_empty() { "" } else { ": " };
-        Error::Invalid(format!("{}:{line}:{column}: {}{separator}{}", path.display(), self.pointer, self.cause))
+        let text = format!("{}{separator}{}", self.pointer, self.cause);
+        Error::Invalid(format!("{}:{line}:{column}: {}", path.display(), one_line(&text)))
     }
+}
+
+/// Names and words of the document may hold line breaks: an error is one line.
+pub(crate) fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect::<String>().into()
 }
 
 fn decode<T: DeserializeOwned>(path: &Path, text: &[u8], tolerate: fn(&mut Value)) -> Result<T, Error> {
@@ -74,7 +87,7 @@ fn decode<T: DeserializeOwned>(path: &Path, text: &[u8], tolerate: fn(&mut Value
 }
 
 /// serde_json's message in the words of JSON, without the position at its end.
-fn plain(error: &serde_json::Error) -> String {
+pub(crate) fn plain(error: &serde_json::Error) -> String {
     let mut message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     if let Some(stripped) = message.strip_suffix(&position) {
@@ -84,10 +97,18 @@ fn plain(error: &serde_json::Error) -> String {
         let rest = after.split_once(' ').map(|(_, rest)| format!(" {rest}")).unwrap_or_default();
         message = format!("{before}expected an object{rest}");
     }
-    message.replace("expected a sequence", "expected an array").replace("expected a map", "expected an object")
+    for (serde, json) in [
+        ("expected a sequence", "expected an array"),
+        ("expected a map", "expected an object"),
+        ("invalid type: sequence", "invalid type: array"),
+        ("invalid type: map", "invalid type: object"),
+    ] {
+        message = message.replace(serde, json);
+    }
+    message
 }
 
-fn pointer(path: &serde_path_to_error::Path) -> String {
+pub(crate) fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
@@ -103,11 +124,11 @@ pub(crate) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-fn tolerate_spec(spec: &mut Value) {
+pub(crate) fn tolerate_spec(spec: &mut Value) {
     drop_nulls(spec);
     if let Some(members) = spec.as_object_mut() {
         // For other platforms: not ours to judge.
-        for platform in ["windows", "solaris", "zos", "vm"] {
+        for platform in ["windows", "solaris", "zos", "vm", "freebsd"] {
             members.remove(platform);
         }
     }
@@ -169,7 +190,7 @@ fn drop_nulls(value: &mut Value) {
 }
 
 /// Brings the several ways to say one thing to one.
-fn settle(spec: &mut Spec, text: &[u8]) {
+pub(crate) fn settle(spec: &mut Spec, text: &[u8]) {
     if let Some(linux) = spec.linux_mut() {
         for namespace in linux.namespaces_mut().iter_mut().flatten() {
             if namespace.path().as_ref().is_some_and(|path| path.as_os_str().is_empty()) {

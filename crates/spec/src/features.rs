@@ -2,14 +2,15 @@
 
 use oci_spec::runtime::{
     ApparmorBuilder, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeatureBuilder,
-    LinuxNamespaceType, MountExtensionsBuilder, NetDevicesBuilder, SeccompBuilder, SelinuxBuilder,
+    LinuxNamespaceType, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder, SeccompBuilder, SelinuxBuilder,
 };
 
 use crate::{Error, OCI_VERSION};
 
 const HOOKS: &[&str] = &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// Mount options that mean something to the runtime itself; others are data for the file system.
+/// Mount options that mean something to the runtime itself, sorted; others are data for the file system. The code that
+/// reads options asks this list first: a name that is not here means nothing to it.
 pub const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
@@ -134,11 +135,12 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
     let linux = LinuxFeatureBuilder::default()
         .namespaces(vec![Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts])
         .capabilities(strings(CAPABILITIES))
-        .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(false).build()?)
+        .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true).build()?)
         .seccomp(SeccompBuilder::default().enabled(false).build()?)
         .apparmor(ApparmorBuilder::default().enabled(false).build()?)
         .selinux(SelinuxBuilder::default().enabled(false).build()?)
-        .intel_rdt(IntelRdtBuilder::default().enabled(false).build()?)
+        .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
+        .memory_policy(MemoryPolicyBuilder::default().modes(Vec::new()).flags(Vec::new()).build()?)
         .mount_extensions(
             MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(false).build()?).build()?,
         )
@@ -150,6 +152,8 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .hooks(strings(HOOKS))
         .mount_options(strings(MOUNT_OPTIONS))
         .linux(linux)
+        // No annotation changes what is done.
+        .potentially_unsafe_config_annotations(Vec::new())
         .build()
 }
 

@@ -7,7 +7,9 @@ use oci_spec::runtime::Spec;
 
 pub mod check;
 pub mod decode;
+pub mod examine;
 pub mod features;
+pub mod field;
 mod load;
 mod position;
 pub mod template;

@@ -29,7 +29,7 @@ pub(crate) fn bundle(dir: &Path) -> Result<Bundle, Error> {
 
 /// Finds `root.path`, which must be a directory and no symlink on the way to it: what lies in the bundle may have been
 /// made by whoever made the image.
-fn rootfs(dir: &Path, spec: &Spec) -> Result<PathBuf, Finding> {
+pub(crate) fn rootfs(dir: &Path, spec: &Spec) -> Result<PathBuf, Finding> {
     let finding = |cause: String| Finding { pointer: "/root/path".into(), cause };
     let given = spec.root().as_ref().map(|root| root.path().as_path()).unwrap_or(Path::new(""));
     let joined = clean(&dir.join(given));
@@ -68,7 +68,7 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 /// Refuses `net.*` sysctls when the network namespace to join is the one we are in.
-fn host_network(spec: &Spec) -> Result<(), Finding> {
+pub(crate) fn host_network(spec: &Spec) -> Result<(), Finding> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let is_net = |name: &&String| name.starts_with("net.") || name.starts_with("net/");
     let Some(sysctl) = linux.sysctl().iter().flatten().map(|(name, _)| name).find(is_net) else { return Ok(()) };
@@ -89,7 +89,7 @@ fn host_network(spec: &Spec) -> Result<(), Finding> {
 }
 
 /// An I/O error in words and by name, as the rest of the program prints an errno.
-fn cause(error: &io::Error) -> String {
+pub(crate) fn cause(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or_default();
     let mut letters = words.chars();

@@ -7,6 +7,8 @@
 
 mod cgroup2;
 mod cgroups;
+mod check;
+mod diagnose;
 mod errors;
 mod exec;
 mod hooks;
@@ -19,6 +21,7 @@ mod namespaces;
 mod pod;
 mod process;
 mod rootfs;
+mod schema;
 mod state;
 mod terminal;
 

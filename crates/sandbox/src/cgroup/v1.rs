@@ -1,6 +1,6 @@
 //! cgroup v1: a directory in every hierarchy, and one in cgroup2 where the host mounts that beside them (hybrid).
 
-mod limit;
+pub(super) mod limit;
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -14,6 +14,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::device::{Lists, Policy, transition};
 use super::dir::{Dir, Made};
+use super::files::Hierarchies;
 use super::stat::Stats;
 use super::v2::{freeze_unified, frozen_unified, kill_unified};
 use super::{Cgroup, Freezer, Location, refuse_occupied, removal};
@@ -59,13 +60,6 @@ impl Manager {
         self.hierarchies.iter().find(of).map(|hierarchy| &hierarchy.dir)
     }
 
-    /// The same for a field that needs it.
-    fn require(&self, controller: &str, field: &str) -> Result<&Dir> {
-        self.find(controller).ok_or_else(|| {
-            Error::Refused(format!("{field}: this host has no cgroup v1 hierarchy with controller {controller:?}"))
-        })
-    }
-
     fn dirs(&self) -> impl Iterator<Item = &Dir> {
         self.hierarchies.iter().map(|hierarchy| &hierarchy.dir).chain(&self.unified)
     }
@@ -82,6 +76,14 @@ impl Manager {
         pids.sort_unstable();
         pids.dedup();
         refuse_occupied(&pids, self.frozen()?)
+    }
+}
+
+impl Hierarchies for Manager {
+    type Files = Dir;
+
+    fn of(&self, controller: &str) -> Option<&Dir> {
+        self.find(controller)
     }
 }
 

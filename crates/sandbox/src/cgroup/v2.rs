@@ -1,6 +1,6 @@
 //! cgroup v2: one directory, everything in it, by its fd.
 
-mod limit;
+pub(super) mod limit;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};

@@ -86,7 +86,8 @@ pub fn become_process(
             // The parent's to log: our descriptor of the log is closed by now.
             wire.send(&FromStage::Warning(warning))?;
         }
-        let program = find_program(&process.args[0], &env).at(Step::FindProgram)?;
+        let explain = |error| super::diagnose::search(&process.args[0], &env, error);
+        let program = find_program(&process.args[0], &env).map_err(explain).at(Step::FindProgram)?;
         Ok((program, env, wire.ask(&FromStage::Ready)?))
     };
     match (ready(), fifo) {
@@ -115,7 +116,7 @@ impl Prepared {
             return error;
         }
         let errno = sys::exec::execve(&self.program, &process.args, &self.env);
-        Error::call(format!("exec \"{}\"", self.program.to_string_lossy()), errno)
+        super::diagnose::exec(&self.program, errno)
     }
 
     /// Reports a failure, and ends the process.

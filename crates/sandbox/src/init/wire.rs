@@ -167,7 +167,8 @@ pub fn write_fifo(fifo: BorrowedFd<'_>, message: &FromStage) -> Result<()> {
     nix::sys::uio::writev(fifo, &[IoSlice::new(&frame)]).map(drop).call(|| "write(exec fifo)")
 }
 
-/// Layout: kind, step, two zero bytes, a value (pid or errno, native order), the length of the text, the text.
+/// Layout: kind, step, the length of the hint (two bytes), a value (pid or errno), the length of the text, the text, the
+/// hint. Numbers are in native order.
 fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
     let (kind, value) = match message {
@@ -179,12 +180,12 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::Starting => (6, 0),
         FromStage::SetClocks => (8, 0),
         FromStage::Warning(text) => {
-            fill(&mut frame, text);
+            fill(&mut frame, text, None);
             (9, 0)
         }
         FromStage::Failed(error) => {
             frame[1] = error.step().map_or(u8::MAX, |step| step as u8);
-            fill(&mut frame, error);
+            fill(&mut frame, error, error.hint());
             (7, error.errno().map_or(0, |errno| errno as i32))
         }
     };
@@ -208,36 +209,47 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         5 => FromStage::Ready,
         6 => FromStage::Starting,
         7 => {
-            let message = text(frame);
+            let (message, hint) = texts(frame);
             let errno = (value != 0).then(|| Errno::from_raw(value));
-            FromStage::Failed(match Step::from_number(frame[1]) {
+            let error = match Step::from_number(frame[1]) {
                 Some(step) => Error::Reported { step, errno, message },
                 None => Error::Refused(message),
+            };
+            FromStage::Failed(match hint {
+                Some(hint) => Error::Hinted { hint, source: Box::new(error) },
+                None => error,
             })
         }
         8 => FromStage::SetClocks,
-        9 => FromStage::Warning(text(frame)),
+        9 => FromStage::Warning(texts(frame).0),
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
 
-/// Prints `line` as the text of a frame, cut at its end. Does not allocate: in a container whose memory limit is reached
-/// the text still arrives.
-fn fill(frame: &mut [u8; FRAME_BYTES], line: &impl std::fmt::Display) {
+/// Prints `line` as the text of a frame, cut at its end, and as much of the hint as there is room for. Does not allocate:
+/// in a container whose memory limit is reached the text still arrives.
+fn fill(frame: &mut [u8; FRAME_BYTES], line: &impl std::fmt::Display, hint: Option<&str>) {
     let (header, room) = frame.split_at_mut(HEADER_BYTES);
     let size = room.len();
     let mut rest: &mut [u8] = room;
     // Fails only for want of room, and then what fits has been written.
     let _cut = std::io::Write::write_fmt(&mut rest, format_args!("{line}"));
     header[8..12].copy_from_slice(&u32::try_from(size - rest.len()).unwrap_or_default().to_ne_bytes());
+    let hint = hint.unwrap_or_default().as_bytes();
+    let hint = &hint[..hint.len().min(rest.len())];
+    rest[..hint.len()].copy_from_slice(hint);
+    header[2..4].copy_from_slice(&u16::try_from(hint.len()).unwrap_or_default().to_ne_bytes());
 }
 
-/// The text of a frame.
-fn text(frame: &[u8; FRAME_BYTES]) -> String {
-    let (header, text) = frame.split_at(HEADER_BYTES);
+/// The text of a frame, and its hint if it has one.
+fn texts(frame: &[u8; FRAME_BYTES]) -> (String, Option<String>) {
+    let (header, room) = frame.split_at(HEADER_BYTES);
     let length = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
-    let length = usize::try_from(length).unwrap_or(usize::MAX).min(text.len());
-    String::from_utf8_lossy(&text[..length]).into_owned()
+    let length = usize::try_from(length).unwrap_or(usize::MAX).min(room.len());
+    let (text, rest) = room.split_at(length);
+    let hint = &rest[..usize::from(u16::from_ne_bytes([header[2], header[3]])).min(rest.len())];
+    let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (string(text), (!hint.is_empty()).then(|| string(hint)))
 }
 
 #[cfg(test)]
@@ -254,6 +266,21 @@ mod tests {
         let Some(FromStage::Failed(received)) = parent.receive().unwrap() else { panic!("not a failure") };
         assert_eq!(received.to_string(), text);
         assert_eq!((received.step(), received.errno()), (Some(Step::Mount), Some(Errno::EACCES)));
+    }
+
+    #[test]
+    fn a_hint_crosses_the_wire_beside_the_text_as_far_as_there_is_room() {
+        let hinted = |text: String, hint: &str| {
+            let error = Error::Hinted { hint: hint.to_owned(), source: Box::new(Error::Refused(text)) };
+            match decode(&encode(&FromStage::Failed(error))).unwrap() {
+                FromStage::Failed(error) => (error.to_string(), error.hint().map(str::to_owned)),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(hinted("no luck".into(), "try again"), ("no luck".into(), Some("try again".into())));
+        let text = "x".repeat(FRAME_BYTES - HEADER_BYTES - 3);
+        assert_eq!(hinted(text.clone(), "try again"), (text, Some("try".into())));
+        assert_eq!(hinted("x".repeat(FRAME_BYTES), "try again").1, None);
     }
 
     #[test]

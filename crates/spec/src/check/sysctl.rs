@@ -2,21 +2,20 @@
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
-use super::{Finding, Result, has};
+use super::{Findings, has};
 use crate::decode::escape;
 
 /// Refuses a sysctl that would change the host. Whether a joined network namespace is the host's own is for
 /// [`crate::Bundle::load`], which may look at files.
-pub(super) fn check(linux: &Linux) -> Result {
+pub(super) fn check(linux: &Linux, found: &mut Findings) {
     let mut names: Vec<&String> = linux.sysctl().iter().flatten().map(|(name, _)| name).collect();
     // A map has no order: of two errors always the same one.
     names.sort();
     for name in names {
         if let Err(cause) = allowed(linux, name) {
-            return Err(Finding::new(format!("/linux/sysctl/{}", escape(name)), cause));
+            found.add(format!("/linux/sysctl/{}", escape(name)), cause);
         }
     }
-    Ok(())
 }
 
 /// The components of a sysctl's name, whichever of `.` and `/` comes first separating them, as sysctl(8) has it:

@@ -39,10 +39,15 @@ pub fn check(text: &[u8]) -> Result {
     if !may_have_nul(text) && !may_have_misplaced_array(text) {
         return Ok(());
     }
-    match serde_json::from_slice::<Value>(text) {
-        Ok(document) => walk(&document, ""),
-        Err(_) => Ok(()),
-    }
+    let document = serde_json::from_slice::<Value>(text).unwrap_or_default();
+    all(&document).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Every one of them.
+pub(crate) fn all(document: &Value) -> Vec<Finding> {
+    let mut found = Vec::new();
+    walk(document, "", &mut found);
+    found
 }
 
 /// JSON can write a NUL byte in one way only.
@@ -60,25 +65,31 @@ fn may_have_misplaced_array(text: &[u8]) -> bool {
     })
 }
 
-fn walk(value: &Value, pointer: &str) -> Result {
+fn walk(value: &Value, pointer: &str, found: &mut Vec<Finding>) {
     match value {
-        Value::String(string) if string.contains('\0') => Err(Finding::new(pointer, "contains a NUL byte")),
+        Value::String(string) if string.contains('\0') => found.push(Finding::new(pointer, "contains a NUL byte")),
         Value::Array(elements) => {
-            elements.iter().enumerate().try_for_each(|(index, element)| walk(element, &format!("{pointer}/{index}")))
+            for (index, element) in elements.iter().enumerate() {
+                walk(element, &format!("{pointer}/{index}"), found);
+            }
         }
         // Nobody hands an annotation to the kernel, and its names are free.
-        Value::Object(_) if pointer == "/annotations" => Ok(()),
-        Value::Object(members) => members.iter().try_for_each(|(key, member)| {
-            if key.contains('\0') {
-                return Err(Finding::new(pointer, "contains a name with a NUL byte"));
+        Value::Object(_) if pointer == "/annotations" => {}
+        Value::Object(members) => {
+            for (key, member) in members {
+                if key.contains('\0') {
+                    found.push(Finding::new(pointer, "contains a name with a NUL byte"));
+                    continue;
+                }
+                let pointer = format!("{pointer}/{}", escape(key));
+                if member.is_array() && OBJECTS.contains(&key.as_str()) {
+                    found.push(Finding::new(pointer, "invalid type: array, expected an object"));
+                } else {
+                    walk(member, &pointer, found);
+                }
             }
-            let pointer = format!("{pointer}/{}", escape(key));
-            if member.is_array() && OBJECTS.contains(&key.as_str()) {
-                return Err(Finding::new(pointer, "invalid type: array, expected an object"));
-            }
-            walk(member, &pointer)
-        }),
-        _ => Ok(()),
+        }
+        _ => {}
     }
 }
 

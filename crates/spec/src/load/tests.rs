@@ -71,6 +71,8 @@ fn an_error_names_path_line_column_pointer_and_cause() {
     let text =
         "{\n  \"ociVersion\": \"1.0.0\",\n  \"root\": {\"path\": \"rootfs\"},\n  \"linux\": {\"namespaces\": 5}\n}";
     assert_eq!(dir.refusal(text), "4:27: /linux/namespaces: invalid type: integer `5`, expected an array");
+    let text = "{\"annotations\": {\"two\\nlines\": 7}}";
+    assert_eq!(dir.refusal(text), "1:32: /annotations/two\\nlines: invalid type: integer `7`, expected a string");
     assert_eq!(
         dir.refusal("{\"ociVersion\": \"1.0.0\",\n\"root\": {\"path\": \"rootfs\"}}"),
         "1:1: /process: required"

@@ -23,14 +23,13 @@ use oci_spec::runtime::{
     LinuxThrottleDevice,
 };
 
-use super::Manager;
-use crate::cgroup::dir::Dir;
 use crate::cgroup::field::{asked, given, page_size, pids_max, rdma_line, warn_kernel_memory};
+use crate::cgroup::files::{Files, Hierarchies};
 use crate::error::Context;
 use crate::{Error, Result};
 
 /// Writes what `resources` asks for; 0 and absent are "not asked".
-pub(super) fn apply(cgroup: &Manager, resources: &LinuxResources) -> Result<()> {
+pub(in crate::cgroup) fn apply(cgroup: &impl Hierarchies, resources: &LinuxResources) -> Result<()> {
     if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
         return Err(Error::Refused(
             "linux.resources.unified: this host has cgroup v1, its files have other names".into(),
@@ -50,8 +49,9 @@ pub(super) fn apply(cgroup: &Manager, resources: &LinuxResources) -> Result<()> 
             -1 => MaxValue::Max,
             limit => MaxValue::Value(limit),
         };
-        let written = PidController::new(dir.path().into(), PathBuf::new(), false).set_pid_max(limit);
-        wrote(written, FIELD, dir, "pids.max", limit)?;
+        write_by(dir, FIELD, "pids.max", limit, |path| {
+            PidController::new(path, PathBuf::new(), false).set_pid_max(limit)
+        })?;
     }
     if let Some(io) = resources.block_io() {
         apply_blkio(cgroup, io)?;
@@ -68,28 +68,30 @@ pub(super) fn apply(cgroup: &Manager, resources: &LinuxResources) -> Result<()> 
     Ok(())
 }
 
-/// cgroups-rs' error as ours: the same file and value, the errno that it keeps as its source.
-fn wrote(
-    result: cgroups_rs::fs::error::Result<()>,
+/// Writes one file for one field by a controller of cgroups-rs, whose error becomes ours: the same file and value, the
+/// errno that it keeps as its source.
+fn write_by(
+    dir: &impl Files,
     field: &str,
-    dir: &Dir,
     file: &str,
     value: impl Display,
+    write: impl FnOnce(PathBuf) -> cgroups_rs::fs::error::Result<()>,
 ) -> Result<()> {
-    result
+    let value = value.to_string();
+    dir.attempt_by(field, file, &value, write)
         .map_err(|error| {
             let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
             match io.and_then(std::io::Error::raw_os_error) {
-                Some(errno) => Error::call(dir.write_text(file, &value.to_string()), Errno::from_raw(errno)),
-                None => Error::Refused(format!("{}: {error}", dir.write_text(file, &value.to_string()))),
+                Some(errno) => Error::call(dir.write_text(file, &value), Errno::from_raw(errno)),
+                None => Error::Refused(format!("{}: {error}", dir.write_text(file, &value))),
             }
         })
         .during(|| field)
 }
 
 /// Writes one file for one field.
-fn set(dir: &Dir, field: &str, file: &str, value: &str) -> Result<()> {
-    match dir.try_write(file, value) {
+fn set(dir: &impl Files, field: &str, file: &str, value: &str) -> Result<()> {
+    match dir.attempt(field, file, value) {
         Ok(()) => Ok(()),
         Err(errno) => Err(Error::call(dir.write_text(file, value), errno)).during(|| match errno {
             Errno::ENOENT => format!("{field}: this kernel has no {file}"),
@@ -98,7 +100,7 @@ fn set(dir: &Dir, field: &str, file: &str, value: &str) -> Result<()> {
     }
 }
 
-fn apply_cpu(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+fn apply_cpu(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
     const SHARES: &str = "linux.resources.cpu.shares";
     let idle = |wanted: bool| match cpu.idle() {
         Some(idle) if (idle != 0) == wanted => {
@@ -130,19 +132,19 @@ fn apply_cpu(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
             _ => return Err(Error::Refused(format!("{SHARES}: the maximum allowed cpu-shares is 262144"))),
         }
         let dir = cgroup.require("cpu", SHARES)?;
-        wrote(controller(dir).set_shares(shares), SHARES, dir, "cpu.shares", shares)?;
+        write_by(dir, SHARES, "cpu.shares", shares, |path| controller(path).set_shares(shares))?;
     }
     idle(true)?;
     apply_bandwidth(cgroup, cpu)
 }
 
-fn controller(dir: &Dir) -> CpuController {
-    CpuController::new(dir.path().into(), PathBuf::new(), false)
+fn controller(path: PathBuf) -> CpuController {
+    CpuController::new(path, PathBuf::new(), false)
 }
 
 /// Quota, period and burst are three files, and after each write the kernel wants quota/period within the parent's and
 /// burst within the quota: what it refuses at first (EINVAL) is tried again once the quota is in place.
-fn apply_bandwidth(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+fn apply_bandwidth(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
     const QUOTA: &str = "linux.resources.cpu.quota";
     const PERIOD: &str = "linux.resources.cpu.period";
     const BURST: &str = "linux.resources.cpu.burst";
@@ -153,7 +155,7 @@ fn apply_bandwidth(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
         return Ok(());
     }
     let dir = cgroup.require("cpu", if quota.is_some() { QUOTA } else { PERIOD })?;
-    let set_period = |us| wrote(controller(dir).set_cfs_period(us), PERIOD, dir, "cpu.cfs_period_us", us);
+    let set_period = |us| write_by(dir, PERIOD, "cpu.cfs_period_us", us, |path| controller(path).set_cfs_period(us));
     if let Some(us) = period {
         match set_period(us) {
             Ok(()) => period = None,
@@ -164,14 +166,14 @@ fn apply_bandwidth(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
     if let Some(value) = burst.take_if(|_| quota.is_none()) {
         set(dir, BURST, "cpu.cfs_burst_us", &value)?;
     } else if let Some(value) = &burst {
-        match dir.try_write("cpu.cfs_burst_us", value) {
+        match dir.attempt(BURST, "cpu.cfs_burst_us", value) {
             Ok(()) => burst = None,
             Err(Errno::EINVAL) => {}
             Err(_) => return set(dir, BURST, "cpu.cfs_burst_us", value),
         }
     }
     if let Some(us) = quota {
-        wrote(controller(dir).set_cfs_quota(us), QUOTA, dir, "cpu.cfs_quota_us", us)?;
+        write_by(dir, QUOTA, "cpu.cfs_quota_us", us, |path| controller(path).set_cfs_quota(us))?;
     }
     if let Some(us) = period {
         set_period(us)?;
@@ -179,32 +181,34 @@ fn apply_bandwidth(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
     burst.map_or(Ok(()), |value| set(dir, BURST, "cpu.cfs_burst_us", &value))
 }
 
-fn apply_cpuset(cgroup: &Manager, cpu: &LinuxCpu) -> Result<()> {
+fn apply_cpuset(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
     const CPUS: &str = "linux.resources.cpu.cpus";
     const MEMS: &str = "linux.resources.cpu.mems";
     if let Some(cpus) = given(cpu.cpus().as_deref()) {
         let dir = cgroup.require("cpuset", CPUS)?;
-        let controller = CpuSetController::new(dir.path().into(), PathBuf::new(), false);
-        wrote(controller.set_cpus(cpus), CPUS, dir, "cpuset.cpus", cpus)?;
+        write_by(dir, CPUS, "cpuset.cpus", cpus, |path| {
+            CpuSetController::new(path, PathBuf::new(), false).set_cpus(cpus)
+        })?;
     }
     if let Some(mems) = given(cpu.mems().as_deref()) {
         let dir = cgroup.require("cpuset", MEMS)?;
-        let controller = CpuSetController::new(dir.path().into(), PathBuf::new(), false);
-        wrote(controller.set_mems(mems), MEMS, dir, "cpuset.mems", mems)?;
+        write_by(dir, MEMS, "cpuset.mems", mems, |path| {
+            CpuSetController::new(path, PathBuf::new(), false).set_mems(mems)
+        })?;
     }
     Ok(())
 }
 
-fn apply_memory(cgroup: &Manager, memory: &LinuxMemory) -> Result<()> {
+fn apply_memory(cgroup: &impl Hierarchies, memory: &LinuxMemory) -> Result<()> {
     const RESERVATION: &str = "linux.resources.memory.reservation";
     const SWAPPINESS: &str = "linux.resources.memory.swappiness";
     const OOM: &str = "linux.resources.memory.disableOOMKiller";
     warn_kernel_memory(memory);
-    let controller = |dir: &Dir| MemController::new(dir.path().into(), PathBuf::new(), false);
+    let controller = |path: PathBuf| MemController::new(path, PathBuf::new(), false);
     apply_memory_limits(cgroup, asked(memory.limit()), asked(memory.swap()))?;
     if let Some(bytes) = asked(memory.reservation()) {
         let dir = cgroup.require("memory", RESERVATION)?;
-        wrote(controller(dir).set_soft_limit(bytes), RESERVATION, dir, "memory.soft_limit_in_bytes", bytes)?;
+        write_by(dir, RESERVATION, "memory.soft_limit_in_bytes", bytes, |path| controller(path).set_soft_limit(bytes))?;
     }
     // Zero is a swappiness like any other.
     if let Some(swappiness) = memory.swappiness() {
@@ -212,18 +216,18 @@ fn apply_memory(cgroup: &Manager, memory: &LinuxMemory) -> Result<()> {
             return Err(Error::Refused(format!("{SWAPPINESS}: {swappiness} is not in 0..=100")));
         }
         let dir = cgroup.require("memory", SWAPPINESS)?;
-        wrote(controller(dir).set_swappiness(swappiness), SWAPPINESS, dir, "memory.swappiness", swappiness)?;
+        write_by(dir, SWAPPINESS, "memory.swappiness", swappiness, |path| controller(path).set_swappiness(swappiness))?;
     }
     if memory.disable_oom_killer() == Some(true) {
         let dir = cgroup.require("memory", OOM)?;
-        wrote(controller(dir).disable_oom_killer(), OOM, dir, "memory.oom_control", 1)?;
+        write_by(dir, OOM, "memory.oom_control", 1, |path| controller(path).disable_oom_killer())?;
     }
     Ok(())
 }
 
 /// memory.memsw.limit_in_bytes may never be below memory.limit_in_bytes. Lowering wants the limit first, raising memsw
 /// first; which one it is the kernel says without being read: a limit above memsw is EINVAL.
-fn apply_memory_limits(cgroup: &Manager, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
+fn apply_memory_limits(cgroup: &impl Hierarchies, limit: Option<i64>, swap: Option<i64>) -> Result<()> {
     const LIMIT: &str = "linux.resources.memory.limit";
     const SWAP: &str = "linux.resources.memory.swap";
     const SWAP_FILE: &str = "memory.memsw.limit_in_bytes";
@@ -233,9 +237,10 @@ fn apply_memory_limits(cgroup: &Manager, limit: Option<i64>, swap: Option<i64>) 
         return Ok(());
     };
     let set_limit = |bytes| {
-        let controller = MemController::new(dir.path().into(), PathBuf::new(), false);
-        wrote(controller.set_limit(bytes), LIMIT, dir, "memory.limit_in_bytes", bytes)
-            .map_err(|error| in_use(error, dir))
+        write_by(dir, LIMIT, "memory.limit_in_bytes", bytes, |path| {
+            MemController::new(path, PathBuf::new(), false).set_limit(bytes)
+        })
+        .map_err(|error| in_use(error, dir))
     };
     let set_swap = |bytes: i64| set(dir, SWAP, SWAP_FILE, &bytes.to_string());
     match (limit, swap) {
@@ -243,7 +248,7 @@ fn apply_memory_limits(cgroup: &Manager, limit: Option<i64>, swap: Option<i64>) 
         (None, Some(swap)) => set_swap(swap),
         (Some(-1), None) => {
             // An unlimited memory under a limited sum is refused: unlimited means both.
-            match dir.try_write(SWAP_FILE, "-1") {
+            match dir.attempt(SWAP, SWAP_FILE, "-1") {
                 // No swap accounting (swapaccount=0).
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(_) => set_swap(-1)?,
@@ -263,8 +268,8 @@ fn apply_memory_limits(cgroup: &Manager, limit: Option<i64>, swap: Option<i64>) 
 }
 
 /// EBUSY says that the kernel could not reclaim down to the limit: adds how much is in use.
-fn in_use(error: Error, dir: &Dir) -> Error {
-    match (error.errno(), dir.try_read("memory.usage_in_bytes")) {
+fn in_use(error: Error, dir: &impl Files) -> Error {
+    match (error.errno(), dir.peek("memory.usage_in_bytes")) {
         (Some(Errno::EBUSY), Ok(usage)) => {
             Error::During { purpose: format!("{} bytes are in use", usage.trim()), source: Box::new(error) }
         }
@@ -272,7 +277,7 @@ fn in_use(error: Error, dir: &Dir) -> Error {
     }
 }
 
-fn apply_blkio(cgroup: &Manager, io: &LinuxBlockIo) -> Result<()> {
+fn apply_blkio(cgroup: &impl Hierarchies, io: &LinuxBlockIo) -> Result<()> {
     if let Some(weight) = asked(io.weight()) {
         set_weight(cgroup, "linux.resources.blockIO.weight", "weight", &weight.to_string())?;
     }
@@ -321,25 +326,25 @@ fn apply_blkio(cgroup: &Manager, io: &LinuxBlockIo) -> Result<()> {
                 u64::try_from(number).map_err(|_| Error::Refused(format!("{field}: {number} is not a device number")))
             };
             let (major, minor, rate) = (number(device.major())?, number(device.minor())?, device.rate());
-            let controller = BlkIoController::new(dir.path().into(), PathBuf::new(), false);
-            let value = format!("{major}:{minor} {rate}");
-            wrote(throttle(&controller, major, minor, rate), field, dir, file, value)?;
+            write_by(dir, field, file, format!("{major}:{minor} {rate}"), |path| {
+                throttle(&BlkIoController::new(path, PathBuf::new(), false), major, minor, rate)
+            })?;
         }
     }
     Ok(())
 }
 
 /// CFQ's files (gone in 5.0) or BFQ's: same names with a prefix of its own.
-fn set_weight(cgroup: &Manager, field: &str, file: &str, value: &str) -> Result<()> {
+fn set_weight(cgroup: &impl Hierarchies, field: &str, file: &str, value: &str) -> Result<()> {
     let dir = cgroup.require("blkio", field)?;
-    match dir.try_write(&format!("blkio.{file}"), value) {
+    match dir.attempt(field, &format!("blkio.{file}"), value) {
         Err(Errno::ENOENT) => set(dir, field, &format!("blkio.bfq.{file}"), value),
         Err(_) => set(dir, field, &format!("blkio.{file}"), value),
         Ok(()) => Ok(()),
     }
 }
 
-fn apply_hugetlb(cgroup: &Manager, limit: &LinuxHugepageLimit) -> Result<()> {
+fn apply_hugetlb(cgroup: &impl Hierarchies, limit: &LinuxHugepageLimit) -> Result<()> {
     const FIELD: &str = "linux.resources.hugepageLimits";
     let size = page_size(limit)?;
     let dir = cgroup.require("hugetlb", FIELD)?;
@@ -347,31 +352,32 @@ fn apply_hugetlb(cgroup: &Manager, limit: &LinuxHugepageLimit) -> Result<()> {
     set(dir, FIELD, &format!("hugetlb.{size}.limit_in_bytes"), &value)?;
     // Reserved, not yet faulted pages: kernel ≥ 5.7.
     let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
-    match dir.try_write(&reserved, &value) {
+    match dir.attempt(FIELD, &reserved, &value) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(_) => set(dir, FIELD, &reserved, &value),
     }
 }
 
-fn apply_network(cgroup: &Manager, network: &LinuxNetwork) -> Result<()> {
+fn apply_network(cgroup: &impl Hierarchies, network: &LinuxNetwork) -> Result<()> {
     const CLASS: &str = "linux.resources.network.classID";
     const PRIORITIES: &str = "linux.resources.network.priorities";
     if let Some(class) = asked(network.class_id()) {
         let dir = cgroup.require("net_cls", CLASS)?;
-        let controller = NetClsController::new(dir.path().into(), PathBuf::new());
-        wrote(controller.set_class(class.into()), CLASS, dir, "net_cls.classid", class)?;
+        write_by(dir, CLASS, "net_cls.classid", class, |path| {
+            NetClsController::new(path, PathBuf::new()).set_class(class.into())
+        })?;
     }
     for priority in network.priorities().iter().flatten() {
         let dir = cgroup.require("net_prio", PRIORITIES)?;
-        let controller = NetPrioController::new(dir.path().into(), PathBuf::new());
         let (name, value) = (priority.name().as_str(), priority.priority());
-        let written = controller.set_if_prio(name, value.into());
-        wrote(written, PRIORITIES, dir, "net_prio.ifpriomap", format!("{name} {value}"))?;
+        write_by(dir, PRIORITIES, "net_prio.ifpriomap", format!("{name} {value}"), |path| {
+            NetPrioController::new(path, PathBuf::new()).set_if_prio(name, value.into())
+        })?;
     }
     Ok(())
 }
 
-fn apply_rdma(cgroup: &Manager, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
+fn apply_rdma(cgroup: &impl Hierarchies, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
     let sorted: BTreeMap<_, _> = rdma.iter().collect();
     for (device, limit) in sorted {
         if let Some(line) = rdma_line(device, *limit) {

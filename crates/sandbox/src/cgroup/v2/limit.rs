@@ -9,13 +9,13 @@ use oci_spec::runtime::{
 };
 
 use crate::cgroup::convert::{Swap, io_weight_of_blkio_weight, max_or, swap_of_memsw, weight_of_shares};
-use crate::cgroup::dir::Dir;
 use crate::cgroup::field::{asked, given, page_size, rdma_line};
+use crate::cgroup::files::Files;
 use crate::error::Context;
 use crate::{Error, Result};
 
 /// Writes what `resources` asks for; 0 and absent are "not asked". `unified` comes last and wins.
-pub(super) fn apply(dir: &Dir, resources: &LinuxResources) -> Result<()> {
+pub(in crate::cgroup) fn apply(dir: &impl Files, resources: &LinuxResources) -> Result<()> {
     if let Some(cpu) = resources.cpu() {
         apply_cpu(dir, cpu)?;
     }
@@ -45,8 +45,8 @@ pub(super) fn apply(dir: &Dir, resources: &LinuxResources) -> Result<()> {
 }
 
 /// Writes one file for one field.
-fn set(dir: &Dir, field: &str, file: &str, value: &str) -> Result<()> {
-    match dir.try_write(file, value) {
+fn set(dir: &impl Files, field: &str, file: &str, value: &str) -> Result<()> {
+    match dir.attempt(field, file, value) {
         Ok(()) => Ok(()),
         Err(errno) => Err(Error::call(dir.write_text(file, value), errno)).during(|| match errno {
             Errno::ENOENT => format!("{field}: controller {:?} is not available", controller(file)),
@@ -64,7 +64,7 @@ fn none_here(field: &str) -> Error {
     Error::Refused(format!("{field}: cgroup v2 has nothing that does this"))
 }
 
-fn apply_cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
+fn apply_cpu(dir: &impl Files, cpu: &LinuxCpu) -> Result<()> {
     if asked(cpu.realtime_runtime()).is_some() {
         return Err(none_here("linux.resources.cpu.realtimeRuntime"));
     }
@@ -95,14 +95,14 @@ fn apply_cpu(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
 
 /// `cpu.max` is `quota period` in one; a number alone changes the quota and keeps the period. The burst may not be above
 /// the quota: whichever order is refused (EINVAL), the other one is right.
-fn apply_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
+fn apply_bandwidth(dir: &impl Files, cpu: &LinuxCpu) -> Result<()> {
     const BURST: (&str, &str) = ("linux.resources.cpu.burst", "cpu.max.burst");
     let (quota, period) = (asked(cpu.quota()), asked(cpu.period()));
     // Zero is a burst like any other: it takes one away.
     let burst = cpu.burst().map(|burst| burst.to_string());
     let mut pending = burst.as_deref();
     if let Some(value) = pending {
-        match dir.try_write(BURST.1, value) {
+        match dir.attempt(BURST.0, BURST.1, value) {
             Ok(()) => pending = None,
             Err(Errno::EINVAL) if quota.is_some() => {}
             Err(_) => return set(dir, BURST.0, BURST.1, value),
@@ -116,7 +116,7 @@ fn apply_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
         }
         (None, Some(period)) => {
             const FIELD: &str = "linux.resources.cpu.period";
-            let current = dir.read("cpu.max").during(|| FIELD)?;
+            let current = dir.look("cpu.max").during(|| FIELD)?;
             let quota = current.split_whitespace().next().unwrap_or("max");
             set(dir, FIELD, "cpu.max", &format!("{quota} {period}"))?;
         }
@@ -124,7 +124,7 @@ fn apply_bandwidth(dir: &Dir, cpu: &LinuxCpu) -> Result<()> {
     pending.map_or(Ok(()), |value| set(dir, BURST.0, BURST.1, value))
 }
 
-fn apply_memory(dir: &Dir, memory: &LinuxMemory) -> Result<()> {
+fn apply_memory(dir: &impl Files, memory: &LinuxMemory) -> Result<()> {
     const LIMIT: &str = "linux.resources.memory.limit";
     const SWAP: &str = "linux.resources.memory.swap";
     if memory.swappiness().is_some() {
@@ -141,7 +141,7 @@ fn apply_memory(dir: &Dir, memory: &LinuxMemory) -> Result<()> {
     // An update may name swap alone: it is meant above the limit that is in force.
     let base = match limit {
         Some(limit) => limit,
-        None if swap > 0 => limit_in_force(&dir.read("memory.max").during(|| SWAP)?),
+        None if swap > 0 => limit_in_force(&dir.look("memory.max").during(|| SWAP)?),
         None => 0,
     };
     let swap = match swap_of_memsw(swap, base)? {
@@ -150,7 +150,7 @@ fn apply_memory(dir: &Dir, memory: &LinuxMemory) -> Result<()> {
         Swap::Bytes(bytes) => Some(bytes.to_string()),
     };
     if let Some(value) = swap {
-        match dir.try_write("memory.swap.max", &value) {
+        match dir.attempt(SWAP, "memory.swap.max", &value) {
             // A kernel without swap has no such file, and no swap to limit: "no swap" and "unlimited" are so already.
             Err(Errno::ENOENT) if value == "max" || value == "0" => {}
             Ok(()) => {}
@@ -171,9 +171,9 @@ fn limit_in_force(memory_max: &str) -> i64 {
 }
 
 /// A limit below what is in use would have the kernel kill at once.
-fn check_before_update(dir: &Dir, limit: i64) -> Result<()> {
+fn check_before_update(dir: &impl Files, limit: i64) -> Result<()> {
     const FIELD: &str = "linux.resources.memory.limit";
-    let current = dir.read("memory.current").during(|| FIELD)?;
+    let current = dir.look("memory.current").during(|| FIELD)?;
     match current.trim().parse::<i64>() {
         Ok(usage) if usage > limit => Err(Error::Refused(format!(
             "{FIELD}: {limit} is below the {usage} bytes in use (memory.checkBeforeUpdate is set)"
@@ -182,7 +182,7 @@ fn check_before_update(dir: &Dir, limit: i64) -> Result<()> {
     }
 }
 
-fn apply_io(dir: &Dir, io: &LinuxBlockIo) -> Result<()> {
+fn apply_io(dir: &impl Files, io: &LinuxBlockIo) -> Result<()> {
     if asked(io.leaf_weight()).is_some() {
         return Err(none_here("linux.resources.blockIO.leafWeight"));
     }
@@ -215,21 +215,21 @@ fn apply_io(dir: &Dir, io: &LinuxBlockIo) -> Result<()> {
 }
 
 /// BFQ has the scale of v1 in a file of its own; `io.weight` (iocost) has another one.
-fn set_weight(dir: &Dir, field: &str, device: &str, weight: u16) -> Result<()> {
-    match dir.try_write("io.bfq.weight", &format!("{device}{weight}")) {
+fn set_weight(dir: &impl Files, field: &str, device: &str, weight: u16) -> Result<()> {
+    match dir.attempt(field, "io.bfq.weight", &format!("{device}{weight}")) {
         Err(Errno::ENOENT) => set(dir, field, "io.weight", &format!("{device}{}", io_weight_of_blkio_weight(weight))),
         Err(_) => set(dir, field, "io.bfq.weight", &format!("{device}{weight}")),
         Ok(()) => Ok(()),
     }
 }
 
-fn apply_hugetlb(dir: &Dir, limit: &LinuxHugepageLimit) -> Result<()> {
+fn apply_hugetlb(dir: &impl Files, limit: &LinuxHugepageLimit) -> Result<()> {
     const FIELD: &str = "linux.resources.hugepageLimits";
     let size = page_size(limit)?;
     let value = max_or(limit.limit());
     set(dir, FIELD, &format!("hugetlb.{size}.max"), &value)?;
     // Reserved, not yet faulted pages: kernel ≥ 5.7.
-    match dir.try_write(&format!("hugetlb.{size}.rsvd.max"), &value) {
+    match dir.attempt(FIELD, &format!("hugetlb.{size}.rsvd.max"), &value) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(_) => set(dir, FIELD, &format!("hugetlb.{size}.rsvd.max"), &value),
     }
@@ -245,7 +245,7 @@ fn refuse_network(network: &LinuxNetwork) -> Result<()> {
     Ok(())
 }
 
-fn apply_rdma(dir: &Dir, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
+fn apply_rdma(dir: &impl Files, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
     let sorted: BTreeMap<_, _> = rdma.iter().collect();
     for (device, limit) in sorted {
         if let Some(line) = rdma_line(device, *limit) {
@@ -257,7 +257,7 @@ fn apply_rdma(dir: &Dir, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {
 
 /// Files by their own names. In order of their names, so that a failure is the same one every time; a value of several
 /// lines goes line by line, as the kernel takes `io.max` and its like.
-fn apply_unified(dir: &Dir, unified: &HashMap<String, String>) -> Result<()> {
+fn apply_unified(dir: &impl Files, unified: &HashMap<String, String>) -> Result<()> {
     let sorted: BTreeMap<_, _> = unified.iter().collect();
     for (file, value) in sorted {
         let field = format!("linux.resources.unified[{file:?}]");

@@ -1,6 +1,7 @@
 //! Every mount option that is not the file system's own, and what it means.
 
 use nix::mount::MsFlags;
+use tare_spec::features::MOUNT_OPTIONS;
 
 use super::Attrs;
 use crate::sys::mount::{
@@ -60,8 +61,12 @@ pub(crate) const MS_NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(256);
 
 /// What `name` means; None: an option for the file system.
 pub(super) fn effect(name: &str) -> Option<Effect> {
+    // One list: what `features` announces is what is ours. `idmap` is, and is not announced until it works; an empty string
+    // comes from templates that had nothing to say.
+    if !matches!(name, "" | "idmap" | "ridmap") && MOUNT_OPTIONS.binary_search(&name).is_err() {
+        return None;
+    }
     let effect = match name {
-        // An empty string comes from templates that had nothing to say.
         "defaults" | "" => Effect::Nothing,
         "bind" => Effect::Bind(Recursion::Top),
         "rbind" => Effect::Bind(Recursion::Tree),

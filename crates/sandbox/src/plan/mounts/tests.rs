@@ -57,6 +57,18 @@ fn every_attribute_option_sets_or_clears_its_flag_and_has_a_recursive_form() {
 }
 
 #[test]
+fn what_features_announces_is_what_is_taken() {
+    use tare_spec::features::MOUNT_OPTIONS;
+    assert!(MOUNT_OPTIONS.is_sorted());
+    for name in MOUNT_OPTIONS {
+        assert!(option::effect(name).is_some(), "{name} is announced and means nothing");
+    }
+    for name in ["rrbind", "noatim", "size=1k", "mode=755"] {
+        assert_eq!(option::effect(name), None, "{name}");
+    }
+}
+
+#[test]
 fn every_superblock_option_sets_its_flag_and_its_opposite_takes_it_back() {
     let table = [
         ("sync", "async", MsFlags::MS_SYNCHRONOUS),

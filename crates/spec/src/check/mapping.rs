@@ -1,0 +1,75 @@
+//! Id mappings: user_namespaces(7) says what the kernel takes.
+
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+
+use super::Findings;
+
+/// UID_GID_MAP_MAX_EXTENTS since Linux 4.15; the kernel answers EINVAL to more.
+const MOST: usize = 340;
+
+pub(super) fn check(spec: &Spec, linux: &Linux, found: &mut Findings) {
+    let user_namespace = linux.namespaces().iter().flatten().find(|one| one.typ() == LinuxNamespaceType::User);
+    for (field, list) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
+        let pointer = format!("/linux/{field}");
+        let list: &[LinuxIdMapping] = list.as_deref().unwrap_or_default();
+        match user_namespace {
+            None if !list.is_empty() => found.add(&pointer, "needs a user namespace in /linux/namespaces"),
+            Some(namespace) if list.is_empty() && namespace.path().is_none() => {
+                found.add(&pointer, "a new user namespace needs a mapping");
+            }
+            _ if list.len() > MOST => {
+                found.add(&pointer, format!("{} mappings, the kernel takes {MOST}", list.len()));
+            }
+            _ => {}
+        }
+        extents(&pointer, list, found);
+    }
+    if user_namespace.is_some_and(|namespace| namespace.path().is_none()) {
+        unmapped(spec, linux, found);
+    }
+}
+
+fn extents(pointer: &str, list: &[LinuxIdMapping], found: &mut Findings) {
+    // Quadratic, over what the kernel would take at all.
+    for (index, mapping) in list.iter().enumerate().take(MOST) {
+        let fits = |first: u32| first.checked_add(mapping.size() - 1).is_some_and(|last| last != u32::MAX);
+        let cause = match mapping.size() {
+            0 => "size must not be 0".to_owned(),
+            _ if !fits(mapping.container_id()) || !fits(mapping.host_id()) => "exceeds the range of ids".to_owned(),
+            _ => match list[..index].iter().position(|earlier| overlap(earlier, mapping)) {
+                Some(earlier) => format!("overlaps with {pointer}/{earlier}"),
+                None => continue,
+            },
+        };
+        found.add(format!("{pointer}/{index}"), cause);
+    }
+}
+
+fn overlap(a: &LinuxIdMapping, b: &LinuxIdMapping) -> bool {
+    let meet = |first_a: u32, first_b: u32| {
+        let end = |first: u32, mapping: &LinuxIdMapping| u64::from(first) + u64::from(mapping.size());
+        u64::from(first_a) < end(first_b, b) && u64::from(first_b) < end(first_a, a)
+    };
+    meet(a.container_id(), b.container_id()) || meet(a.host_id(), b.host_id())
+}
+
+/// The ids of the process must be ids of its namespace: setresuid(2) answers EINVAL to others.
+fn unmapped(spec: &Spec, linux: &Linux, found: &mut Findings) {
+    let Some(process) = spec.process() else { return };
+    let user = process.user();
+    let maps = |list: &Option<Vec<LinuxIdMapping>>, id: u32| {
+        let holds =
+            |mapping: &LinuxIdMapping| id.checked_sub(mapping.container_id()).is_some_and(|at| at < mapping.size());
+        list.as_ref().is_none_or(|list| list.is_empty() || list.iter().any(holds))
+    };
+    let mut require = |field: String, list: &Option<Vec<LinuxIdMapping>>, name: &str, id: u32| {
+        if id != u32::MAX && !maps(list, id) {
+            found.add(format!("/process/user/{field}"), format!("{id} is not mapped by /linux/{name}"));
+        }
+    };
+    require("uid".into(), linux.uid_mappings(), "uidMappings", user.uid());
+    require("gid".into(), linux.gid_mappings(), "gidMappings", user.gid());
+    for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
+        require(format!("additionalGids/{index}"), linux.gid_mappings(), "gidMappings", *gid);
+    }
+}

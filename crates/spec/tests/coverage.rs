@@ -1,0 +1,125 @@
+//! docs/spec-coverage.md is complete and true: every field of the types, modules and tests that exist, states that are what
+//! the code does.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tare_spec::check;
+use tare_spec::field::Shape;
+
+struct Row {
+    field: String,
+    module: Vec<String>,
+    tests: Vec<String>,
+    kernel: String,
+    state: String,
+}
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn rows() -> Vec<Row> {
+    let text = fs::read_to_string(crates().join("../docs/spec-coverage.md")).unwrap();
+    let code = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let lines = text.lines().filter(|line| line.starts_with("| `/"));
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [field, module, tests, kernel, state] = cells[..] else { panic!("five cells: {line}") };
+            Row {
+                field: code(field).remove(0),
+                module: code(module),
+                tests: code(tests),
+                kernel: kernel.to_owned(),
+                state: state.to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// `sandbox/init/finish` is crates/sandbox/src/init/finish.rs; `e2e/mounts` is a file of the end-to-end tests.
+fn file_of(name: &str) -> PathBuf {
+    let (package, path) = name.split_once('/').unwrap();
+    match package {
+        "e2e" => crates().join("cli/tests/e2e").join(path).with_extension("rs"),
+        package => crates().join(package).join("src").join(path).with_extension("rs"),
+    }
+}
+
+fn has_test(name: &str) -> bool {
+    let Some((file, test)) = name.rsplit_once("::") else { return false };
+    let text = fs::read_to_string(file_of(file)).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.windows(2).any(|pair| pair[0] == "#[test]" && pair[1].starts_with(&format!("fn {test}()")))
+}
+
+#[test]
+fn every_field_has_one_row_and_every_row_a_field() {
+    let mut rows_of: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows() {
+        *rows_of.entry(row.field).or_default() += 1;
+    }
+    let fields: BTreeSet<String> = Shape::config()
+        .pointers()
+        .into_iter()
+        // Of what is for other platforms the whole is one row.
+        .filter(|field| !["/windows/", "/solaris/", "/zos/", "/vm/"].iter().any(|start| field.starts_with(start)))
+        .collect();
+    for field in &fields {
+        assert_eq!(rows_of.remove(field), Some(1), "{field}: rows in docs/spec-coverage.md");
+    }
+    assert!(rows_of.is_empty(), "no fields of the types: {rows_of:?}");
+}
+
+#[test]
+fn every_module_and_every_test_that_is_named_exists() {
+    for row in rows() {
+        let field = &row.field;
+        if row.state == "as above" {
+            continue;
+        }
+        assert!(!row.module.is_empty() && !row.tests.is_empty() && !row.kernel.is_empty(), "{field}: an empty cell");
+        for module in &row.module {
+            assert!(file_of(module).is_file(), "{field}: no module {module}");
+        }
+        for test in &row.tests {
+            assert!(has_test(test), "{field}: no test {test}");
+        }
+    }
+    assert!(!has_test("e2e/mounts::no_such_test") && !has_test("e2e/nothing::x"));
+}
+
+/// The states of the fields that have one of their own.
+fn states() -> BTreeMap<String, String> {
+    rows().into_iter().filter(|row| row.state != "as above").map(|row| (row.field, row.state)).collect()
+}
+
+#[test]
+fn what_is_refused_by_the_code_is_said_to_be_and_nothing_else() {
+    let states = states();
+    let refused = check::not_yet();
+    for field in &refused {
+        assert!(states[field].starts_with("refused until issue "), "{field}: refused by spec/check");
+    }
+    for (field, state) in &states {
+        let known = state == "done" || state == "for another platform" || state.starts_with("ignored with a warning: ");
+        let is_refused = state.starts_with("refused until issue ");
+        assert!(known || is_refused, "{field}: {state:?} is no state");
+        if is_refused {
+            assert!(refused.contains(field), "{field}: not refused by spec/check any more");
+        }
+    }
+}
+
+#[test]
+fn a_part_follows_its_whole() {
+    let states = states();
+    for row in rows().iter().filter(|row| row.state == "as above") {
+        let whole = states.keys().any(|field| row.field.starts_with(&format!("{field}/")));
+        assert!(whole, "{}: as above what?", row.field);
+    }
+}
