@@ -7,6 +7,7 @@ use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxIdMapping, LinuxNames
 
 use crate::decode::escape;
 
+mod seccomp;
 mod sysctl;
 mod text;
 
@@ -63,6 +64,7 @@ pub fn spec(spec: &Spec) -> Result {
     time_offsets(linux)?;
     restricted_paths(linux)?;
     sysctl::check(linux)?;
+    seccomp::check(linux)?;
     match linux.rootfs_propagation().as_deref() {
         None
         | Some(
@@ -297,7 +299,6 @@ const NOT_YET_IN_PROCESS: &[NotYet<Process>] = &[
 ];
 
 const NOT_YET_IN_LINUX: &[NotYet<Linux>] = &[
-    ("seccomp", |linux| linux.seccomp().is_some()),
     ("mountLabel", |linux| given(linux.mount_label().as_ref())),
     ("memoryPolicy", |linux| linux.memory_policy().is_some()),
     ("intelRdt", |linux| linux.intel_rdt().is_some()),

@@ -19,6 +19,7 @@ mod namespaces;
 mod pod;
 mod process;
 mod rootfs;
+mod seccomp;
 mod state;
 mod terminal;
 

@@ -1,0 +1,169 @@
+//! `linux.seccomp`: what programs in a container see of it.
+
+use serde_json::{Value, json};
+use tare_testkit::{Bundle, known};
+
+use crate::runtime;
+
+/// A profile that allows all but what the rules say.
+fn profile(bundle: Bundle, rules: Value) -> Bundle {
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+}
+
+fn docker(bundle: Bundle) -> Bundle {
+    let text = include_str!("../../../sandbox/src/seccomp/testdata/docker.json");
+    bundle.set("/linux/seccomp", serde_json::from_str(text).unwrap())
+}
+
+/// Both moments at which a filter is loaded.
+fn with_and_without_new_privileges(bundle: impl Fn() -> Bundle) -> [Bundle; 2] {
+    [true, false].map(|none| bundle().set("/process/noNewPrivileges", json!(none)))
+}
+
+#[test]
+fn a_refused_call_fails_with_the_errno_of_its_rule() {
+    let runtime = runtime();
+    let rules = json!([
+        {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"},
+        {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 39},
+    ]);
+    for bundle in
+        with_and_without_new_privileges(|| profile(Bundle::script("mkdir /x; rmdir /proc; true"), rules.clone()))
+    {
+        let output = runtime.run(&bundle).ok();
+        assert!(output.stderr.contains("Operation not permitted"), "{}", output.stderr);
+        assert!(output.stderr.contains("Directory not empty"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_filter_is_in_force_for_init_and_for_exec() {
+    let runtime = runtime();
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]);
+    for bundle in with_and_without_new_privileges(|| profile(Bundle::sleeper(), rules.clone())) {
+        let container = runtime.container(&bundle);
+        container.up();
+        let own = container.proc("status");
+        assert!(own.lines().any(|line| line == "Seccomp:\t2"), "{own}");
+        assert_eq!(container.shell("grep Seccomp: /proc/self/status"), "Seccomp:\t2");
+        let output = container.exec(["mkdir", "/x"]);
+        assert!(!output.success() && output.stderr.contains("Operation not permitted"), "{output:?}");
+        let user = container.exec_with(&["--user", "1000:1000"], ["mkdir", "/tmp/x"]);
+        assert!(!user.success() && user.stderr.contains("Operation not permitted"), "{user:?}");
+    }
+}
+
+#[test]
+fn a_user_other_than_root_is_filtered_too() {
+    let runtime = runtime();
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]);
+    let script = "grep -E '^(Seccomp|CapEff):' /proc/self/status | cut -f2";
+    for bundle in with_and_without_new_privileges(|| profile(Bundle::script(script).user(1000, 1000), rules.clone())) {
+        assert_eq!(runtime.run(&bundle).ok().lines(), ["0000000000000000", "2"]);
+    }
+}
+
+#[test]
+fn a_profile_may_refuse_what_the_runtime_itself_does_before() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 checks the working directory under the filter");
+    let names = json!(["getcwd", "chdir", "setgroups", "setresuid", "setresgid", "umask", "fchown", "prlimit64"]);
+    let rules = json!([{"names": names, "action": "SCMP_ACT_ERRNO"}]);
+    for bundle in with_and_without_new_privileges(|| profile(Bundle::script("echo ran"), rules.clone())) {
+        assert_eq!(runtime.run(&bundle).ok().text(), "ran");
+        let container = runtime.container(&bundle);
+        container.up();
+        container.wait_for("stopped");
+    }
+}
+
+#[test]
+fn kill_and_trap_end_the_program_by_sigsys() {
+    let runtime = runtime();
+    for action in ["SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"] {
+        let rules = json!([{"names": ["mkdir"], "action": action}]);
+        let output = runtime.run(&profile(Bundle::script("mkdir /x; echo $?"), rules));
+        // 128 + SIGSYS, as the shell tells of it.
+        assert_eq!(output.ok().text(), "159", "{action}");
+    }
+}
+
+#[test]
+fn log_lets_pass_and_trace_without_a_tracer_is_enosys() {
+    let runtime = runtime();
+    let rules = json!([
+        {"names": ["mkdir"], "action": "SCMP_ACT_LOG"},
+        {"names": ["rmdir"], "action": "SCMP_ACT_TRACE", "errnoRet": 7},
+    ]);
+    let output = runtime.run(&profile(Bundle::script("mkdir /x && echo made; rmdir /x; true"), rules)).ok();
+    assert_eq!(output.text(), "made");
+    assert!(output.stderr.contains("Function not implemented"), "{}", output.stderr);
+}
+
+#[test]
+fn a_rule_looks_at_arguments() {
+    let runtime = runtime();
+    // kill(pid, signal): only this signal is refused.
+    let args = json!([{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]);
+    let rules = json!([{"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": args}]);
+    let script = "sleep 1000 & kill -USR1 $! || echo refused; kill -TERM $! && echo sent";
+    assert_eq!(runtime.run(&profile(Bundle::script(script), rules)).ok().text(), "refused\nsent");
+}
+
+#[test]
+fn dockers_profile_runs_a_shell_and_refuses_mount() {
+    let runtime = runtime();
+    let capabilities = &["CAP_SYS_ADMIN", "CAP_CHOWN"];
+    for bundle in with_and_without_new_privileges(|| {
+        docker(
+            Bundle::script("echo ran; mount -t tmpfs x /tmp || unshare -u true || echo refused")
+                .capabilities(capabilities),
+        )
+    }) {
+        let output = runtime.run(&bundle).ok();
+        assert_eq!(output.lines(), ["ran", "refused"], "{}", output.stderr);
+    }
+    let bundle = docker(Bundle::sleeper());
+    let container = runtime.container(&bundle);
+    container.up();
+    assert_eq!(container.shell("grep Seccomp: /proc/self/status"), "Seccomp:\t2");
+}
+
+#[test]
+fn a_filter_works_in_a_user_namespace() {
+    let runtime = runtime();
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]);
+    for bundle in with_and_without_new_privileges(|| {
+        profile(
+            Bundle::script("mkdir /tmp/x; grep Seccomp: /proc/self/status").user_namespace(100_000, 65_536),
+            rules.clone(),
+        )
+    }) {
+        let output = runtime.run(&bundle).ok();
+        assert_eq!(output.text(), "Seccomp:\t2");
+        assert!(output.stderr.contains("Operation not permitted"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_program_that_may_not_be_executed_is_reported() {
+    let runtime = runtime();
+    let rules = json!([{"names": ["execve"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]);
+    for bundle in with_and_without_new_privileges(|| profile(Bundle::script("echo ran"), rules.clone())) {
+        assert_eq!(runtime.run(&bundle).fails(&["ermission denied"]).stdout, "");
+    }
+}
+
+#[test]
+fn a_profile_that_cannot_be_meant_is_refused() {
+    let runtime = runtime();
+    let whole = |seccomp: Value| Bundle::script("echo ran").set("/linux/seccomp", seccomp);
+    let notify = json!([{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]);
+    let write = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere.sock", "syscalls": notify});
+    assert_eq!(runtime.run(&whole(write)).fails(&["write"]).stdout, "");
+    let default = whole(json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/nowhere.sock"}));
+    assert_eq!(runtime.run(&default).fails(&["default action"]).stdout, "");
+    let notify = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
+    let absent = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere.sock", "syscalls": notify});
+    assert_eq!(runtime.run(&whole(absent)).fails(&["/nowhere.sock"]).stdout, "");
+}
