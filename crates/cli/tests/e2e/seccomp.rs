@@ -1,7 +1,14 @@
 //! `linux.seccomp`: what programs in a container see of it.
 
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, known};
+use tare_testkit::{Bundle, TempDir, known};
 
 use crate::runtime;
 
@@ -166,4 +173,82 @@ fn a_profile_that_cannot_be_meant_is_refused() {
     let notify = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
     let absent = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere.sock", "syscalls": notify});
     assert_eq!(runtime.run(&whole(absent)).fails(&["/nowhere.sock"]).stdout, "");
+}
+
+/// What a listener was sent: the state, and the descriptor of the notifications.
+fn receive(listener: &UnixListener) -> (Value, OwnedFd) {
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = vec![0; 65536];
+    let received =
+        recvmsg(&connection, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let mut text = buffer[..received.bytes].to_vec();
+    connection.read_to_end(&mut text).unwrap();
+    let mut fds = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let notifications = fds.next().expect("a descriptor");
+    (serde_json::from_slice(&text).unwrap(), notifications)
+}
+
+/// Waits for a notification, and leaves it without an answer: the kernel then says ENOSYS to this call and all others.
+fn give_up_on_the_first(notifications: OwnedFd) {
+    let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&notifications, PollFlags::IN)];
+    assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "a notification");
+    assert!(fds[0].revents().contains(PollFlags::IN), "{:?}", fds[0].revents());
+}
+
+fn notifying(bundle: Bundle, socket: &std::path::Path) -> Bundle {
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
+    bundle.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": socket,
+            "listenerMetadata": "of the test", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}),
+    )
+}
+
+#[test]
+fn a_listener_gets_the_state_and_the_notifications() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 does not know the flag", Crun: "1.8.1 does not know the flag");
+    for none in [true, false] {
+        let dir = TempDir::new("listener");
+        let listener = UnixListener::bind(dir.join("socket")).unwrap();
+        let bundle = notifying(Bundle::script("mkdir /tmp/x; echo ran; sleep 1000 & wait"), &dir.join("socket"))
+            .set("/process/noNewPrivileges", json!(none))
+            .set("/annotations", json!({"of": "test"}));
+        let container = runtime.container(&bundle);
+        let agent = std::thread::spawn(move || {
+            let (state, notifications) = receive(&listener);
+            give_up_on_the_first(notifications);
+            (state, listener)
+        });
+        container.up();
+        let (state, listener) = agent.join().unwrap();
+        assert_eq!(state["fds"], json!(["seccompFd"]), "{state}");
+        assert_eq!(state["metadata"], "of the test");
+        assert_eq!(state["pid"], container.pid());
+        assert_eq!(state["state"]["pid"], container.pid());
+        assert_eq!(state["state"]["id"], container.id());
+        assert_eq!(state["state"]["status"], "creating");
+        assert_eq!(state["state"]["bundle"], json!(bundle.path()));
+        assert_eq!(state["state"]["annotations"]["of"], "test");
+        assert_eq!(state["ociVersion"], "1.3.0");
+
+        // Each process of exec has a filter, and so a descriptor, of its own.
+        let agent = std::thread::spawn(move || {
+            let (state, notifications) = receive(&listener);
+            give_up_on_the_first(notifications);
+            state
+        });
+        let output = container.exec(["mkdir", "/tmp/y"]);
+        assert!(!output.success() && output.stderr.contains("Function not implemented"), "{output:?}");
+        let state = agent.join().unwrap();
+        assert_eq!(state["state"]["status"], "running");
+        assert_eq!(state["state"]["pid"], container.pid());
+        assert_ne!(state["pid"], container.pid());
+    }
 }

@@ -1,9 +1,10 @@
 //! SCMP_ACT_NOTIFY: the descriptor of the notifications goes to the listener of the configuration, with the state of the
 //! process it is of (runtime-spec, config-linux.md, "The Container Process State").
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -76,7 +77,9 @@ impl Listener<'_> {
         let message = serde_json::to_vec(&self.message(process)).unwrap_or_default();
         sys::socket::send_fd(self.socket.as_fd(), &message, notifications.as_fd())
             .call(|| "sendmsg(seccomp listener)")
-            .during(|| "linux.seccomp.listenerPath")
+            .during(|| "linux.seccomp.listenerPath")?;
+        // A listener may read to the end before it looks at the first notification.
+        shutdown(self.socket.as_raw_fd(), Shutdown::Both).call(|| "shutdown(seccomp listener)")
     }
 
     fn message(&self, process: Pid) -> ContainerProcessState<'_> {

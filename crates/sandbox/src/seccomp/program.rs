@@ -234,7 +234,6 @@ fn low(value: u64) -> u32 {
     value as u32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "fits: it is one half")]
 fn high(value: u64) -> u32 {
     (value >> 32) as u32
 }

@@ -10,8 +10,8 @@ use super::super::table::SYSCALLS;
 use super::interpreter::Call;
 use super::{model, seccomp};
 
-const PROFILES: u32 = 3000;
-const CALLS: u32 = 150;
+const PROFILES: u32 = 2000;
+const CALLS: u32 = 40;
 
 /// SplitMix64: the same numbers on every run.
 struct Random(u64);
@@ -67,7 +67,7 @@ const ARCHITECTURES: [&str; 7] = [
 ];
 
 fn profile(random: &mut Random) -> LinuxSeccomp {
-    let size = *random.of(&[0, 1, 3, 10, 60]);
+    let size = *random.of(&[0, 1, 2, 3, 3, 5, 10, 60]);
     // A few names more often than others, so that rules meet.
     let favourites: Vec<&str> = (0..3).map(|_| random.of(SYSCALLS).0).chain(["socket", "semop", "set_tls"]).collect();
     let with_errno = |random: &mut Random, action: &str| {
@@ -141,7 +141,7 @@ fn the_program_decides_as_the_model_does() {
         }
     }
     // The test means something: every verdict came up, and programs long enough to need trampolines.
-    assert!(verdicts.len() == 8 && verdicts.values().all(|count| *count > 1000), "{verdicts:x?}");
+    assert!(verdicts.len() == 8 && verdicts.values().all(|count| *count > 500), "{verdicts:x?}");
     assert!(longest > 600, "{longest}");
     eprintln!("{} programs, the longest of {longest} instructions, verdicts {verdicts:x?}", 2 * PROFILES);
 }
