@@ -73,7 +73,8 @@ fn a_user_other_than_root_is_filtered_too() {
 #[test]
 fn a_profile_may_refuse_what_the_runtime_itself_does_before() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 checks the working directory under the filter");
+    known!(runtime, Runc: "1.1.5 checks the working directory under the filter",
+        Crun: "1.8.1 changes the user under the filter");
     let names = json!(["getcwd", "chdir", "setgroups", "setresuid", "setresgid", "umask", "fchown", "prlimit64"]);
     let rules = json!([{"names": names, "action": "SCMP_ACT_ERRNO"}]);
     for bundle in with_and_without_new_privileges(|| profile(Bundle::script("echo ran"), rules.clone())) {
@@ -164,6 +165,7 @@ fn a_program_that_may_not_be_executed_is_reported() {
 #[test]
 fn a_profile_that_cannot_be_meant_is_refused() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 looks for the listener first");
     let whole = |seccomp: Value| Bundle::script("echo ran").set("/linux/seccomp", seccomp);
     let notify = json!([{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]);
     let write = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/nowhere.sock", "syscalls": notify});
