@@ -73,8 +73,8 @@ fn a_user_other_than_root_is_filtered_too() {
 #[test]
 fn a_profile_may_refuse_what_the_runtime_itself_does_before() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 checks the working directory under the filter",
-        Crun: "1.8.1 changes the user under the filter");
+    known!(runtime, Runc: "1.1.5 changes user and checks the directory under the filter",
+        Crun: "1.8.1 does some of it under the filter");
     let names = json!(["getcwd", "chdir", "setgroups", "setresuid", "setresgid", "umask", "fchown", "prlimit64"]);
     let rules = json!([{"names": names, "action": "SCMP_ACT_ERRNO"}]);
     for bundle in with_and_without_new_privileges(|| profile(Bundle::script("echo ran"), rules.clone())) {
@@ -215,7 +215,7 @@ fn notifying(bundle: Bundle, socket: &std::path::Path) -> Bundle {
 #[test]
 fn a_listener_gets_the_state_and_the_notifications() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 does not know the flag", Crun: "1.8.1 does not know the flag");
+    known!(runtime, Runc: "1.1.5 takes no flags", Crun: "1.8.1 fails this");
     for none in [true, false] {
         let dir = TempDir::new("listener");
         let listener = UnixListener::bind(dir.join("socket")).unwrap();
