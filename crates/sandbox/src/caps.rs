@@ -88,6 +88,19 @@ impl CapabilityPlan {
     }
 }
 
+/// Puts all that is permitted in force again: a change of user from root takes it out.
+///
+/// # Errors
+/// None that the kernel is known to return.
+pub fn put_permitted_in_force() -> Result<()> {
+    let own = capability::get().call(|| "capget()")?;
+    if own.effective == own.permitted {
+        return Ok(());
+    }
+    let sets = Sets { effective: own.permitted, ..own };
+    capability::set(sets).call(|| format!("capset({sets:x?})"))
+}
+
 fn set_of(capabilities: Option<&Capabilities>) -> Set {
     capabilities.into_iter().flatten().fold(0, |set, capability| set | 1 << number(*capability))
 }

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod procfs;
 pub mod rootfs;
 pub mod seal;
+pub mod seccomp;
 pub mod step;
 pub mod store;
 pub mod sys;

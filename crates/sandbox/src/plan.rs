@@ -13,6 +13,7 @@ use serde::Serialize;
 use tare_spec::Bundle;
 
 use crate::container::{CreateOptions, Status};
+use crate::seccomp::Filter;
 use crate::{Error, Result};
 
 /// Everything that will be done to make one container.
@@ -180,7 +181,7 @@ impl Plan {
                 .flatten()
                 .map(|(key, value)| (crate::procfs::sysctl_path(key), value.clone()))
                 .collect(),
-            process: process::ProcessPlan::new(process)?,
+            process: process::ProcessPlan::new(process, Filter::of(spec)?)?,
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: HookPlan::new(spec),
             hook_state: HookState {

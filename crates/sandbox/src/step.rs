@@ -72,6 +72,8 @@ steps! {
     Rlimits = "rlimits",
     /// Stage 2: user, groups, working directory, capabilities.
     Credentials = "credentials",
+    /// Stage 2: the seccomp filter.
+    Seccomp = "seccomp",
     /// Stage 2: finding the program.
     FindProgram = "find program",
     /// Stage 2: waiting for `start`.

@@ -14,6 +14,7 @@ pub mod net;
 pub mod path;
 pub mod pidfd;
 pub mod rlimit;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod thread;

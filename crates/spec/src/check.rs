@@ -8,6 +8,7 @@ use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Proces
 use crate::decode::escape;
 
 mod mapping;
+mod seccomp;
 mod sysctl;
 mod text;
 
@@ -105,6 +106,7 @@ fn walk_linux(spec: &Spec, linux: &Linux, found: &mut Findings) {
     restricted_paths(spec, linux, found);
     sysctl::check(linux, found);
     memory(linux, found);
+    found.take(seccomp::check(linux));
     match linux.rootfs_propagation().as_deref() {
         None | Some("") => {}
         Some("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable") => {
@@ -327,7 +329,6 @@ const NOT_YET_IN_PROCESS: &[NotYet<Process>] = &[
 ];
 
 const NOT_YET_IN_LINUX: &[NotYet<Linux>] = &[
-    ("seccomp", |linux| linux.seccomp().is_some()),
     ("mountLabel", |linux| given(linux.mount_label().as_ref())),
     ("memoryPolicy", |linux| linux.memory_policy().is_some()),
     ("intelRdt", |linux| linux.intel_rdt().is_some()),

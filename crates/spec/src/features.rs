@@ -1,8 +1,9 @@
 //! The document that the `features` verb prints: what this build implements, and nothing else.
 
 use oci_spec::runtime::{
-    ApparmorBuilder, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeatureBuilder,
-    LinuxNamespaceType, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder, SeccompBuilder, SelinuxBuilder,
+    ApparmorBuilder, Arch, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeatureBuilder,
+    LinuxNamespaceType, LinuxSeccompAction, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder, Seccomp,
+    SeccompBuilder, SelinuxBuilder,
 };
 
 use crate::{Error, OCI_VERSION};
@@ -136,7 +137,7 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .namespaces(vec![Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts])
         .capabilities(strings(CAPABILITIES))
         .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true).build()?)
-        .seccomp(SeccompBuilder::default().enabled(false).build()?)
+        .seccomp(seccomp()?)
         .apparmor(ApparmorBuilder::default().enabled(false).build()?)
         .selinux(SelinuxBuilder::default().enabled(false).build()?)
         .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
@@ -157,6 +158,75 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .build()
 }
 
+/// Of each of these a profile may speak. Those of other machines change nothing on this one: no program of theirs runs.
+const ARCHITECTURES: &[Arch] = &[
+    Arch::ScmpArchNative,
+    Arch::ScmpArchX86,
+    Arch::ScmpArchX86_64,
+    Arch::ScmpArchX32,
+    Arch::ScmpArchArm,
+    Arch::ScmpArchAarch64,
+    Arch::ScmpArchMips,
+    Arch::ScmpArchMips64,
+    Arch::ScmpArchMips64n32,
+    Arch::ScmpArchMipsel,
+    Arch::ScmpArchMipsel64,
+    Arch::ScmpArchMipsel64n32,
+    Arch::ScmpArchPpc,
+    Arch::ScmpArchPpc64,
+    Arch::ScmpArchPpc64le,
+    Arch::ScmpArchS390,
+    Arch::ScmpArchS390x,
+    Arch::ScmpArchParisc,
+    Arch::ScmpArchParisc64,
+    Arch::ScmpArchRiscv64,
+    Arch::ScmpArchLoongarch64,
+    Arch::ScmpArchM68k,
+    Arch::ScmpArchSh,
+    Arch::ScmpArchSheb,
+];
+
+fn seccomp() -> Result<Seccomp, oci_spec::OciSpecError> {
+    use LinuxSeccompAction::{
+        ScmpActAllow, ScmpActErrno, ScmpActKill, ScmpActKillProcess, ScmpActKillThread, ScmpActLog, ScmpActNotify,
+        ScmpActTrace, ScmpActTrap,
+    };
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    let operators = [
+        "SCMP_CMP_NE",
+        "SCMP_CMP_LT",
+        "SCMP_CMP_LE",
+        "SCMP_CMP_EQ",
+        "SCMP_CMP_GE",
+        "SCMP_CMP_GT",
+        "SCMP_CMP_MASKED_EQ",
+    ];
+    let actions = vec![
+        ScmpActAllow,
+        ScmpActErrno,
+        ScmpActKill,
+        ScmpActKillProcess,
+        ScmpActKillThread,
+        ScmpActLog,
+        ScmpActNotify,
+        ScmpActTrace,
+        ScmpActTrap,
+    ];
+    SeccompBuilder::default()
+        .enabled(true)
+        .actions(actions)
+        .operators(strings(&operators))
+        .archs(ARCHITECTURES)
+        .known_flags(strings(&flags))
+        .supported_flags(strings(&flags))
+        .build()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -165,7 +235,13 @@ mod tests {
         assert_eq!(document["ociVersionMax"], "1.3.0");
         assert_eq!(document["linux"]["namespaces"][2], "mount");
         assert_eq!(document["linux"]["cgroup"]["v2"], true);
-        for pointer in ["/linux/seccomp/enabled", "/linux/cgroup/systemd", "/linux/mountExtensions/idmap/enabled"] {
+        let seccomp = &document["linux"]["seccomp"];
+        assert_eq!(seccomp["enabled"], true);
+        assert_eq!(seccomp["actions"].as_array().unwrap().len(), 9);
+        assert_eq!(seccomp["archs"].as_array().unwrap().len(), super::ARCHITECTURES.len());
+        assert_eq!(seccomp["operators"][6], "SCMP_CMP_MASKED_EQ");
+        assert_eq!(seccomp["supportedFlags"], seccomp["knownFlags"]);
+        for pointer in ["/linux/cgroup/systemd", "/linux/mountExtensions/idmap/enabled"] {
             assert_eq!(document.pointer(pointer), Some(&serde_json::Value::Bool(false)), "{pointer}");
         }
     }

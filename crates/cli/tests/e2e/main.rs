@@ -22,6 +22,7 @@ mod pod;
 mod process;
 mod rootfs;
 mod schema;
+mod seccomp;
 mod state;
 mod terminal;
 

@@ -18,6 +18,7 @@ use crate::init::parent::{self, Asked, Ready};
 use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
+use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
@@ -111,6 +112,11 @@ impl Runtime {
         let terminal =
             open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
+        let receiver = plan.process.seccomp.as_ref().and_then(Filter::listener);
+        let listener = receiver
+            .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
+            .transpose()
+            .at(Step::Seccomp)?;
         let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
@@ -138,7 +144,7 @@ impl Runtime {
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
-            let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan) };
+            let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan), listener: listener.as_ref() };
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {

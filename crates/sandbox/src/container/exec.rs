@@ -16,6 +16,7 @@ use crate::init::parent::{self, Asked, Ready};
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
+use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::store::write_pid_file;
 use crate::sys::pidfd::pidfd_open;
@@ -44,9 +45,16 @@ impl Runtime {
         refuse_unsupported(options)?;
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
-        let process = ProcessPlan::new(&process_of(&spec, options)?)?;
+        let process = ProcessPlan::new(&process_of(&spec, options)?, Filter::of(&spec)?)?;
         let detach = if options.detach { Detach::Yes } else { Detach::No };
         let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
+        let receiver = process.seccomp.as_ref().and_then(Filter::listener).cloned();
+        let state = super::delete::hook_state(&record);
+        let listener = receiver
+            .as_ref()
+            .map(|receiver| receiver.listener(&state, Status::Running, Some(init.pid)))
+            .transpose()
+            .at(Step::Seccomp)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
         let signals = if options.detach { None } else { Some(Signals::take()?) };
         let (ours, console) = match terminal {
@@ -64,7 +72,7 @@ impl Runtime {
         };
         let rlimits = newcomer.process.rlimits.clone();
         let entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
-        let asked = Asked { rlimits: &rlimits, plan: None };
+        let asked = Asked { rlimits: &rlimits, plan: None, listener: listener.as_ref() };
         let ready =
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;

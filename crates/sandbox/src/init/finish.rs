@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -14,8 +14,10 @@ use nix::unistd::{Pid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresu
 use super::fifo::ExecFifo;
 use super::stage_failed;
 use super::wire::{FromStage, StageEnd, ToStage};
+use crate::caps;
 use crate::error::{CallContext, Context};
 use crate::plan::process::{ProcessPlan, Rlimit};
+use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::sys::{self, exec::exit_child};
 use crate::{Error, Result};
@@ -81,13 +83,19 @@ pub fn become_process(
         }
         let mut env = process.env.clone();
         add_home(&mut env, process.uid);
-        let warning = become_user(process).at(Step::Credentials)?;
+        let warning = become_user(process, &wire).at(Step::Credentials)?;
         if !warning.is_empty() {
             // The parent's to log: our descriptor of the log is closed by now.
             wire.send(&FromStage::Warning(warning))?;
         }
         let explain = |error| super::diagnose::search(&process.args[0], &env, error);
         let program = find_program(&process.args[0], &env).map_err(explain).at(Step::FindProgram)?;
+        if process.no_new_privileges
+            && let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.listener().is_some())
+        {
+            // The parent is needed for the descriptor, and at the word to start it may be gone.
+            load_filter(filter, &wire)?;
+        }
         Ok((program, env, wire.ask(&FromStage::Ready)?))
     };
     match (ready(), fifo) {
@@ -113,6 +121,13 @@ impl Prepared {
     /// Replaces the process by the program. Returns only on failure.
     pub fn execute(&self, process: &ProcessPlan) -> Error {
         if let Err(error) = sys::signal::reset().call(|| "sigaction()") {
+            return error;
+        }
+        if process.no_new_privileges
+            && let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.listener().is_none())
+            // Last: from here on every call is the profile's to refuse.
+            && let Err(error) = filter.load()
+        {
             return error;
         }
         let errno = sys::exec::execve(&self.program, &process.args, &self.env);
@@ -146,12 +161,21 @@ pub fn set_rlimits(pid: Pid, rlimits: &[Rlimit]) -> Result<()> {
     Ok(())
 }
 
+/// Loads a filter, and has the parent hand its descriptor to the listener if there is one.
+fn load_filter(filter: &Filter, wire: &StageEnd) -> Result<()> {
+    if let Some(notifications) = filter.load()? {
+        // The parent takes a duplicate. Ours is closed: were it open, a listener that dies would never be missed.
+        wire.ask(&FromStage::Listener(notifications.as_raw_fd()))?;
+    }
+    Ok(())
+}
+
 /// Becomes the user of the configuration, in its working directory, with its capabilities and no more. Returns a line of
 /// what had to be left out, empty if nothing.
 ///
 /// # Errors
 /// The call that failed.
-fn become_user(process: &ProcessPlan) -> Result<String> {
+fn become_user(process: &ProcessPlan, wire: &StageEnd) -> Result<String> {
     umask(Mode::from_bits_truncate(process.umask));
     give_stdio(process.uid)?;
     // Here with the privilege to enter any directory, below once more as the user.
@@ -176,6 +200,12 @@ fn become_user(process: &ProcessPlan) -> Result<String> {
     .call(|| format!("chdir({:?})", process.cwd))
     .during(|| "process.cwd")?;
     check_cwd()?;
+    if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
+        // With CAP_SYS_ADMIN, which the kernel asks of who keeps the way to privileges; so before capabilities are
+        // dropped, but after all else that a profile might refuse.
+        caps::put_permitted_in_force()?;
+        load_filter(filter, wire)?;
+    }
     let warning = process.capabilities.apply()?;
     if process.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().call(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;

@@ -16,6 +16,7 @@ use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::process::Rlimit;
+use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::thread::SingleThreaded;
@@ -66,6 +67,8 @@ pub struct Asked<'a> {
     pub rlimits: &'a [Rlimit],
     /// The container to be; None for a process that enters one that exists.
     pub plan: Option<&'a Plan>,
+    /// Who is told of what the seccomp filter refers to it.
+    pub listener: Option<&'a Listener<'a>>,
 }
 
 impl<'a> Asked<'a> {
@@ -95,6 +98,7 @@ impl Build<'_> {
                 }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
                 Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, self.asked.rlimits)?,
+                Some(FromStage::Listener(number)) => self.hand_over(number).at(Step::Seccomp)?,
                 Some(FromStage::Ready) => return self.init(),
                 Some(FromStage::Warning(line)) => {
                     tracing::warn!("{line}");
@@ -147,6 +151,12 @@ impl Build<'_> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
         write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
             .during(|| "linux.timeOffsets")
+    }
+
+    fn hand_over(&mut self, number: i32) -> Result<()> {
+        let init = self.init()?;
+        let listener = self.asked.listener.ok_or_else(|| Error::Refused("no listener to notify".into()))?;
+        listener.hand_over(init, number)
     }
 
     fn run_hooks(&mut self) -> Result<()> {

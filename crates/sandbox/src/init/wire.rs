@@ -3,11 +3,11 @@
 //! The socket is `SOCK_SEQPACKET`: a frame arrives whole or not at all, and closing it is seen by the other side. Both
 //! stages hold the same end, one after the other.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::unistd::{read, write};
 
 use crate::error::CallContext;
 use crate::step::Step;
@@ -33,6 +33,8 @@ pub enum FromStage {
     SetLimits,
     /// Everything is done but exec.
     Ready,
+    /// The seccomp filter is loaded: hand this descriptor of the process to the listener.
+    Listener(i32),
     /// `start` was seen.
     Starting,
     /// Something for the log; the stage goes on.
@@ -57,7 +59,8 @@ pub enum ToStage {
 #[derive(Debug)]
 pub struct ParentEnd(OwnedFd);
 
-/// The end of the stages.
+/// The end of the stages. It is spoken with read(2) and write(2): calls that a profile for a program which does anything
+/// cannot do without, and a part of what is said is said under the container's filter.
 #[derive(Debug)]
 pub struct StageEnd(OwnedFd);
 
@@ -105,7 +108,13 @@ impl StageEnd {
     /// # Errors
     /// `EPIPE` when the parent is gone.
     pub fn send(&self, message: &FromStage) -> Result<()> {
-        send_frame(self.0.as_fd(), &encode(message))
+        let frame = encode(message);
+        loop {
+            match write(&self.0, &frame) {
+                Err(Errno::EINTR) => {}
+                written => return written.map(drop).call(|| "write(wire)"),
+            }
+        }
     }
 
     /// Waits for the parent's answer.
@@ -114,7 +123,15 @@ impl StageEnd {
     /// The parent is gone.
     pub fn receive(&self) -> Result<ToStage> {
         let mut frame = [0; FRAME_BYTES];
-        match (receive_frame(self.0.as_fd(), &mut frame)?, frame[0]) {
+        let count = loop {
+            match read(&self.0, &mut frame) {
+                Err(Errno::EINTR) => {}
+                // A reset counts as closed: the parent died with frames unread.
+                Err(Errno::ECONNRESET) => break 0,
+                count => break count.call(|| "read(wire)")?,
+            }
+        };
+        match (count, frame[0]) {
             (FRAME_BYTES, 1) => Ok(ToStage::Proceed),
             (FRAME_BYTES, 2) => Ok(ToStage::Start),
             (FRAME_BYTES, 3) => Ok(ToStage::AwaitStart),
@@ -163,8 +180,7 @@ fn receive_frame(socket: BorrowedFd<'_>, frame: &mut [u8; FRAME_BYTES]) -> Resul
 /// # Errors
 /// `EAGAIN` when the fifo is full.
 pub fn write_fifo(fifo: BorrowedFd<'_>, message: &FromStage) -> Result<()> {
-    let frame = encode(message);
-    nix::sys::uio::writev(fifo, &[IoSlice::new(&frame)]).map(drop).call(|| "write(exec fifo)")
+    write(fifo, &encode(message)).map(drop).call(|| "write(exec fifo)")
 }
 
 /// Layout: kind, step, the length of the hint (two bytes), a value (pid or errno), the length of the text, the text, the
@@ -179,6 +195,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::Ready => (5, 0),
         FromStage::Starting => (6, 0),
         FromStage::SetClocks => (8, 0),
+        FromStage::Listener(number) => (10, *number),
         FromStage::Warning(text) => {
             fill(&mut frame, text, None);
             (9, 0)
@@ -222,6 +239,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         }
         8 => FromStage::SetClocks,
         9 => FromStage::Warning(texts(frame).0),
+        10 => FromStage::Listener(value),
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
@@ -311,7 +329,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=9).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=10).contains(&kind));
         }
     }
 }

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::{PosixRlimitType, Process};
 
 use crate::caps::CapabilityPlan;
+use crate::seccomp::Filter;
 use crate::{Error, Result};
 
 /// One resource limit.
@@ -50,6 +51,8 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// Whether it gets a pty.
     pub terminal: bool,
+    /// `linux.seccomp`, for every process of the container.
+    pub seccomp: Option<Filter>,
     /// Rows and columns of the pty.
     pub console_size: Option<(u16, u16)>,
 }
@@ -59,7 +62,7 @@ impl ProcessPlan {
     ///
     /// # Errors
     /// No arguments, or a string with a NUL byte.
-    pub fn new(process: &Process) -> Result<Self> {
+    pub fn new(process: &Process, seccomp: Option<Filter>) -> Result<Self> {
         let args = process.args().as_deref().unwrap_or_default();
         if args.first().is_none_or(String::is_empty) {
             return Err(Error::Refused("process.args: must name a program".into()));
@@ -88,6 +91,7 @@ impl ProcessPlan {
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),
+            seccomp,
             console_size: process.console_size().map(|size| {
                 (u16::try_from(size.height()).unwrap_or(u16::MAX), u16::try_from(size.width()).unwrap_or(u16::MAX))
             }),

@@ -159,7 +159,7 @@ fn id_mappings_are_bounded() {
 fn what_is_not_implemented_is_named_and_what_is_empty_is_not() {
     let asked = |pointer: &str, value: Value| unsupported(&serde_json::from_value(changed(pointer, value)).unwrap());
     let cases = [
-        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}), vec!["/linux/seccomp"]),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}), vec![]),
         ("/linux/mountLabel", json!("system_u"), vec!["/linux/mountLabel"]),
         ("/linux/mountLabel", json!(""), vec![]),
         ("/linux/intelRdt", json!({}), vec!["/linux/intelRdt"]),
@@ -184,5 +184,44 @@ fn what_is_not_implemented_is_named_and_what_is_empty_is_not() {
     ];
     for (pointer, value, expected) in cases {
         assert_eq!(asked(pointer, value.clone()), expected, "{pointer} {value}");
+    }
+}
+
+#[test]
+fn a_seccomp_profile_that_cannot_be_meant_is_refused() {
+    let refusal = |seccomp: Value| {
+        let spec: Spec = serde_json::from_value(changed("/linux/seccomp", seccomp)).unwrap();
+        super::spec(&spec).map_err(|finding| finding.pointer)
+    };
+    let rule = |rule: Value| refusal(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+    let refused = |at: &str| Err(format!("/linux/seccomp{at}"));
+    assert_eq!(rule(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4095})), Ok(()));
+    assert_eq!(rule(json!({"names": ["read"], "action": "SCMP_ACT_TRACE", "errnoRet": 65535})), Ok(()));
+    for (given, at) in [
+        (json!({"names": [], "action": "SCMP_ACT_ERRNO"}), "/syscalls/0/names"),
+        (json!({"names": ["read", ""], "action": "SCMP_ACT_ERRNO"}), "/syscalls/0/names/1"),
+        (json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096}), "/syscalls/0/errnoRet"),
+        (json!({"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 1}), "/syscalls/0/errnoRet"),
+        (
+            json!({"names": ["read"], "action": "SCMP_ACT_LOG", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]}),
+            "/syscalls/0/args/0/index",
+        ),
+        (json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"}), "/syscalls/0/action"),
+    ] {
+        assert_eq!(rule(given.clone()), refused(at), "{given}");
+    }
+    let notify = |names: Value| {
+        let rules = json!([{"names": names, "action": "SCMP_ACT_NOTIFY"}]);
+        refusal(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s", "syscalls": rules}))
+    };
+    assert_eq!(notify(json!(["mkdir"])), Ok(()));
+    assert_eq!(notify(json!(["mkdir", "write"])), refused("/syscalls/0/action"));
+    for (given, at) in [
+        (json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s"}), "/defaultAction"),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}), "/defaultErrnoRet"),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}), "/listenerMetadata"),
+        (json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "s"}), "/listenerPath"),
+    ] {
+        assert_eq!(refusal(given.clone()), refused(at), "{given}");
     }
 }

@@ -238,9 +238,9 @@ fn the_network_of_the_host_is_not_tuned() {
 #[test]
 fn what_is_not_implemented_is_refused() {
     let dir = Dir::new();
-    let seccomp = config("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}));
-    let mut document: Value = serde_json::from_str(&seccomp).unwrap();
-    assert!(dir.refusal(&seccomp).ends_with(": /linux/seccomp: not supported by this version of tare"));
+    let domain = config("/linux/personality", json!({"domain": "LINUX32"}));
+    let mut document: Value = serde_json::from_str(&domain).unwrap();
+    assert!(dir.refusal(&domain).ends_with(": /linux/personality: not supported by this version of tare"));
     document["process"]["selinuxLabel"] = json!("x");
     let both = dir.refusal(document.to_string());
     assert!(both.ends_with("tare (nor /process/selinuxLabel)"), "{both}");
