@@ -7,6 +7,7 @@ use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxIdMapping, LinuxNames
 
 use crate::decode::escape;
 
+mod attribute;
 mod sysctl;
 mod text;
 
@@ -63,6 +64,7 @@ pub fn spec(spec: &Spec) -> Result {
     time_offsets(linux)?;
     restricted_paths(linux)?;
     sysctl::check(linux)?;
+    attribute::linux(linux)?;
     match linux.rootfs_propagation().as_deref() {
         None
         | Some(
@@ -133,6 +135,7 @@ pub fn process(at: &str, process: &Process) -> Result {
             }
         }
     }
+    attribute::process(at, process)?;
     match process.oom_score_adj() {
         Some(value) if !(-1000..=1000).contains(&value) => {
             Err(Finding::new(format!("{at}/oomScoreAdj"), format!("{value} is outside -1000..1000")))
@@ -281,35 +284,10 @@ fn restricted_paths(linux: &Linux) -> Result {
     Ok(())
 }
 
-fn given(text: Option<&String>) -> bool {
-    text.is_some_and(|text| !text.is_empty())
-}
-
 /// A field that is not implemented yet, and whether a configuration asks for it. To implement one: delete its line.
 type NotYet<T> = (&'static str, fn(&T) -> bool);
 
-const NOT_YET_IN_PROCESS: &[NotYet<Process>] = &[
-    ("apparmorProfile", |process| given(process.apparmor_profile().as_ref())),
-    ("selinuxLabel", |process| given(process.selinux_label().as_ref())),
-    ("scheduler", |process| process.scheduler().is_some()),
-    ("ioPriority", |process| process.io_priority().is_some()),
-    ("execCPUAffinity", |process| process.exec_cpu_affinity().is_some()),
-];
-
-const NOT_YET_IN_LINUX: &[NotYet<Linux>] = &[
-    ("seccomp", |linux| linux.seccomp().is_some()),
-    ("mountLabel", |linux| given(linux.mount_label().as_ref())),
-    ("memoryPolicy", |linux| linux.memory_policy().is_some()),
-    ("intelRdt", |linux| linux.intel_rdt().is_some()),
-    ("netDevices", |linux| linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-    ("personality", |linux| linux.personality().is_some()),
-];
-
-/// The pointers of what the process at `at` asks for and this version does not implement.
-pub fn unsupported_in_process(at: &str, process: &Process) -> Vec<String> {
-    let asked = NOT_YET_IN_PROCESS.iter().filter(|(_, is_asked)| is_asked(process));
-    asked.map(|(field, _)| format!("{at}/{field}")).collect()
-}
+const NOT_YET_IN_LINUX: &[NotYet<Linux>] = &[("seccomp", |linux| linux.seccomp().is_some())];
 
 /// The pointers of what the configuration asks for and this version does not implement: refused, never ignored.
 pub fn unsupported(spec: &Spec) -> Vec<String> {
@@ -317,9 +295,6 @@ pub fn unsupported(spec: &Spec) -> Vec<String> {
     if let Some(linux) = spec.linux() {
         let asked = NOT_YET_IN_LINUX.iter().filter(|(_, is_asked)| is_asked(linux));
         fields.extend(asked.map(|(field, _)| format!("/linux/{field}")));
-    }
-    if let Some(process) = spec.process() {
-        fields.extend(unsupported_in_process("/process", process));
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let by_field = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];

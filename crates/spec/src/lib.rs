@@ -9,6 +9,7 @@ pub mod check;
 pub mod decode;
 pub mod features;
 mod load;
+pub mod number_list;
 mod position;
 pub mod template;
 

@@ -29,7 +29,9 @@ pub enum FromStage {
     Init(i32),
     /// The mounts are in place, the root is not yet `/`: run the prestart and createRuntime hooks.
     RunHooks,
-    /// Set the resource limits of the process: it may not raise them itself in its user namespace.
+    /// The network namespace is there: move the devices of the configuration into it.
+    MoveDevices,
+    /// Set the resource limits and the scheduling of the process: it may not raise them itself in its user namespace.
     SetLimits,
     /// Everything is done but exec.
     Ready,
@@ -178,6 +180,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::Ready => (5, 0),
         FromStage::Starting => (6, 0),
         FromStage::SetClocks => (8, 0),
+        FromStage::MoveDevices => (10, 0),
         FromStage::Warning(text) => {
             fill(&mut frame, text);
             (9, 0)
@@ -217,6 +220,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         }
         8 => FromStage::SetClocks,
         9 => FromStage::Warning(text(frame)),
+        10 => FromStage::MoveDevices,
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
@@ -284,7 +288,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=9).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=10).contains(&kind));
         }
     }
 }
