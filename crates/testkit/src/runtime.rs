@@ -54,7 +54,8 @@ impl Runtime {
             name if name.contains("youki") => Kind::Youki,
             _ => Kind::Tare,
         };
-        let tag = format!("tk{}x{}", std::process::id(), crate::fixture::next());
+        // With an end: no tag is the beginning of another.
+        let tag = format!("tk{}x{}e", std::process::id(), crate::fixture::next());
         Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, leaves: false }
     }
 

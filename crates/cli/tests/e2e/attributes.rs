@@ -35,16 +35,14 @@ fn status(runtime: &Runtime, bundle: Bundle, line: &str) -> String {
 }
 
 /// The CPUs of this host, in the words of the kernel.
-fn all_cpus(runtime: &Runtime) -> String {
-    let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
-    assert!(runtime.dir().path().is_dir());
-    all
+fn all_cpus() -> String {
+    fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned()
 }
 
 #[test]
 fn the_policies_for_all_users_are_set() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no nice");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     for (policy, number, nice) in [("SCHED_OTHER", "0", 7), ("SCHED_BATCH", "3", -3)] {
         let output = runtime.run(&scheduler(json!({"policy": policy, "nice": nice}))).ok();
         assert_eq!(stat_field(output.text(), 41), number, "{policy}");
@@ -58,7 +56,7 @@ fn the_policies_for_all_users_are_set() {
 #[test]
 fn nice_is_0_with_a_policy_that_does_not_say() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     let bundle = scheduler(json!({"policy": "SCHED_OTHER"}));
     let container = runtime.container(&bundle);
     let output = container.verb("run").arg(container.id()).through_shell("exec nice -n 5 \"$@\"").run().ok();
@@ -68,7 +66,7 @@ fn nice_is_0_with_a_policy_that_does_not_say() {
 #[test]
 fn the_deadline_policy_has_its_three_times() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 leaves it at SCHED_OTHER");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     let times = json!({"policy": "SCHED_DEADLINE", "runtime": 2_000_000, "deadline": 20_000_000, "period": 40_000_000,
         "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"]});
     let bundle = Bundle::new().args(["sleep", "1000"]).set("/process/scheduler", times);
@@ -86,7 +84,7 @@ fn the_deadline_policy_has_its_three_times() {
 #[test]
 fn a_real_time_policy_has_its_priority_in_a_user_namespace_too() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1: no permission in a user namespace");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     for (policy, number) in [("SCHED_FIFO", "1"), ("SCHED_RR", "2")] {
         let bundle = || with_real_time_bandwidth(scheduler(json!({"policy": policy, "priority": 42})));
         for bundle in [bundle(), bundle().user_namespace(100_000, 65_536)] {
@@ -104,9 +102,9 @@ fn a_real_time_policy_has_its_priority_in_a_user_namespace_too() {
 #[test]
 fn a_policy_that_the_kernel_refuses_is_an_error_that_names_it() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     let output = runtime.run(&scheduler(json!({"policy": "SCHED_ISO"})));
-    output.fails(&["process.scheduler: sched_setattr", "sched_setattr: `policy`: Invalid argument"]);
+    output.fails(&["process.scheduler: sched_setattr", "sched_setattr"]);
     let deadline =
         json!({"policy": "SCHED_DEADLINE", "runtime": 3_000_000, "deadline": 2_000_000, "period": 4_000_000});
     runtime.run(&scheduler(deadline)).fails(&["sched_setattr"]);
@@ -115,7 +113,7 @@ fn a_policy_that_the_kernel_refuses_is_an_error_that_names_it() {
 #[test]
 fn a_process_of_exec_is_scheduled_as_the_container_is() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has none for exec");
+    known!(runtime, Runc: "1.1.5 has no scheduler", Crun: "1.8.1 has no scheduler");
     let bundle = Bundle::sleeper()
         .set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 4}))
         .set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6}));
@@ -158,7 +156,7 @@ fn io_priority_is_set() {
 fn the_callers_affinity_is_not_the_containers() {
     let runtime = runtime();
     known!(runtime, Runc: "since 1.3.1", Crun: "1.8.1 inherits it");
-    let all = all_cpus(&runtime);
+    let all = all_cpus();
     if all == "0" {
         skip!("one CPU");
     }
@@ -195,7 +193,7 @@ fn exec_affinity(container: &Container<'_>, affinity: &Value) -> tare_testkit::O
 fn exec_runs_on_the_cpus_that_it_is_given() {
     let runtime = runtime();
     known!(runtime, Runc: "since 1.3", Crun: "since 1.17");
-    let all = all_cpus(&runtime);
+    let all = all_cpus();
     if all == "0" {
         skip!("one CPU");
     }
@@ -282,7 +280,7 @@ fn the_memory_policy_is_set_for_exec_too() {
 #[test]
 fn labels_of_modules_that_the_host_does_not_have_are_refused() {
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 tries to write an AppArmor profile");
+    known!(runtime, Runc: "1.1.5 tries to write an AppArmor profile", Crun: "1.8.1 tries to write both");
     if Path::new("/sys/module/apparmor").exists() || Path::new("/sys/fs/selinux/policy").exists() {
         skip!("the host has one");
     }
@@ -294,7 +292,7 @@ fn labels_of_modules_that_the_host_does_not_have_are_refused() {
         let bundle = Bundle::script("echo ran").set(pointer, json!("some:label"));
         let output = runtime.run(&bundle);
         assert!(!output.stdout.contains("ran"), "{pointer}");
-        output.fails(&[words, "Invalid argument", "cgroups in hybrid mode"]);
+        output.fails(&[words]);
         runtime.run(&Bundle::new().set(pointer, json!(""))).ok();
     }
     let bundle = Bundle::sleeper();
@@ -303,7 +301,7 @@ fn labels_of_modules_that_the_host_does_not_have_are_refused() {
     for (flag, words) in [("--apparmor", "apparmor not enabled"), ("--process-label", "selinux is disabled")] {
         let output = container.exec_with(&[flag, "some:label"], ["echo", "ran"]);
         assert_eq!(output.stdout, "", "{flag}");
-        output.fails(&[words, "Invalid argument"]);
+        output.fails(&[words]);
     }
 }
 
@@ -331,7 +329,7 @@ fn run_with_devices(runtime: &Runtime, bundle: &Bundle, prepare: &str) -> tare_t
 }
 
 fn can_make_devices() -> bool {
-    let veth = "ip link add a type veth peer name b";
+    let veth = "ip link add tv0 type veth peer name tv1";
     Command::new("unshare").args(["--net", "sh", "-c", veth]).output().is_ok_and(|output| output.status.success())
 }
 
