@@ -14,15 +14,20 @@
 //!  write timens_offsets                               │ time
 //!      ───────── Proceed ────▶                        ┘ offsets
 //!                              clone3(CLONE_PARENT) ────────▶ session, keyring, loopback, sysctl
-//!      ◀──────── Init(pid) ─── exit                           attach root, mounts, devices
+//!      ◀──────── Init(pid) ─── exit
+//!      ◀─────────────────────── MoveDevices ───────────────── (waits)         ┐ only with
+//!  move network devices                                                       │ netDevices
+//!      ───────────────────────── Proceed ───────────────────▶                 ┘
+//!                                                             attach root, mounts, devices
 //!      ◀─────────────────────── RunHooks ──────────────────── (waits)         ┐ only with
 //!  prestart, createRuntime hooks                                              │ such hooks
 //!      ───────────────────────── Proceed ───────────────────▶                 ┘
 //!                                                             createContainer hooks
 //!                                                             console, pivot_root, hostname,
 //!                                                             masks, read-only, close fds
+//!                                                             labels
 //!      ◀─────────────────────── SetLimits ─────────────────── (waits)         ┐ only in a
-//!  prlimit                                                                    │ user namespace
+//!  prlimit, scheduler, I/O priority                                           │ user namespace
 //!      ───────────────────────── Proceed ───────────────────▶                 ┘
 //!                                                             credentials, cwd, capabilities,
 //!                                                             find program

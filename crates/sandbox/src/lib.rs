@@ -3,6 +3,7 @@
 //! The entry points are the methods of [`container::Runtime`]; ARCHITECTURE.md draws the processes
 //! behind them and every message they exchange.
 
+pub mod affinity;
 pub mod caps;
 pub mod cgroup;
 pub mod console;
@@ -11,9 +12,16 @@ pub mod error;
 pub mod foreground;
 pub mod hook;
 pub mod init;
+pub mod intel_rdt;
+pub mod ioprio;
+pub mod label;
+pub mod memory_policy;
+pub mod net_device;
+pub mod personality;
 pub mod plan;
 pub mod procfs;
 pub mod rootfs;
+pub mod scheduler;
 pub mod seal;
 pub mod seccomp;
 pub mod step;

@@ -8,11 +8,12 @@ pub mod process;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Hook, LinuxDevice, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{Hook, LinuxDevice, LinuxIdMapping, LinuxIntelRdt, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Serialize;
 use tare_spec::Bundle;
 
 use crate::container::{CreateOptions, Status};
+use crate::net_device::{self, NetDevice};
 use crate::seccomp::Filter;
 use crate::{Error, Result};
 
@@ -47,6 +48,12 @@ pub struct Plan {
     pub sysctl: BTreeMap<String, String>,
     /// The container's process.
     pub process: process::ProcessPlan,
+    /// `linux.netDevices`.
+    pub net_devices: Vec<NetDevice>,
+    /// `linux.mountLabel`.
+    pub mount_label: Option<String>,
+    /// `linux.intelRdt`.
+    pub intel_rdt: Option<LinuxIntelRdt>,
     /// `linux.resources`.
     pub resources: LinuxResources,
     /// The hooks of each moment.
@@ -181,7 +188,10 @@ impl Plan {
                 .flatten()
                 .map(|(key, value)| (crate::procfs::sysctl_path(key), value.clone()))
                 .collect(),
-            process: process::ProcessPlan::new(process, Filter::of(spec)?)?,
+            process: process::ProcessPlan::new(process, Some(linux), Filter::of(spec)?)?,
+            net_devices: net_device::devices(linux),
+            mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+            intel_rdt: linux.intel_rdt().clone(),
             resources: linux.resources().clone().unwrap_or_default(),
             hooks: HookPlan::new(spec),
             hook_state: HookState {

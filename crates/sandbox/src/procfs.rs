@@ -9,13 +9,16 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::CallContext;
 use crate::sys::mount::{fsconfig_create, fsmount, fsopen};
 use crate::{Error, Result};
+
+/// The inode number of the root of every procfs, `PROC_ROOT_INO` of <linux/proc_ns.h>.
+const PROC_ROOT_INO: libc::ino_t = 1;
 
 /// The root of the host's procfs, `O_PATH`.
 #[derive(Debug)]
@@ -38,6 +41,10 @@ impl Procfs {
         if fstatfs(&root).call(|| "fstatfs(\"/proc\")")?.filesystem_type() != PROC_SUPER_MAGIC {
             return Err(Error::Refused("/proc is not a procfs".into()));
         }
+        // Nor is a directory of another procfs, bound there.
+        if fstat(&root).call(|| "fstat(\"/proc\")")?.st_ino != PROC_ROOT_INO {
+            return Err(Error::Refused("/proc is not the root of a procfs".into()));
+        }
         Ok(Self(root))
     }
 
@@ -57,6 +64,16 @@ impl Procfs {
             Err(Errno::EPERM) => Self::open(),
             Err(errno) => Err(Error::call("fsmount(\"proc\")", errno)),
         }
+    }
+
+    /// The name of the caller's own directory: its pid as this procfs counts them.
+    ///
+    /// # Errors
+    /// The caller is not in the pid namespace of this procfs.
+    pub fn own_directory(&self) -> Result<String> {
+        let name = readlinkat(&self.0, "self").call(|| "readlinkat(\"/proc/self\")")?;
+        let name = name.into_string().ok().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        name.ok_or_else(|| Error::Refused("/proc/self does not name a process".into()))
     }
 
     /// Writes `value` to the file `path` below the root, in one write.

@@ -70,6 +70,8 @@ steps! {
     Seal = "seal root",
     /// Parent or stage 2: resource limits.
     Rlimits = "rlimits",
+    /// Parent or stage 2: scheduling, I/O priority, personality, memory policy, labels.
+    Attributes = "attributes",
     /// Stage 2: user, groups, working directory, capabilities.
     Credentials = "credentials",
     /// Stage 2: the seccomp filter.

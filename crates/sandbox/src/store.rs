@@ -51,6 +51,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Location,
+    /// Its own directories in resctrl, in the order in which to remove them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resctrl: Vec<PathBuf>,
     /// Whether its init is pid 1 of a namespace of its own: then killing init kills all.
     pub own_pid_namespace: bool,
     /// Whether there are poststart and poststop hooks: without, nobody decodes `config.json` for them.

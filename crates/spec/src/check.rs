@@ -7,6 +7,7 @@ use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Proces
 
 use crate::decode::escape;
 
+mod attribute;
 mod mapping;
 mod seccomp;
 mod sysctl;
@@ -107,6 +108,7 @@ fn walk_linux(spec: &Spec, linux: &Linux, found: &mut Findings) {
     sysctl::check(linux, found);
     memory(linux, found);
     found.take(seccomp::check(linux));
+    found.take(attribute::linux(linux));
     match linux.rootfs_propagation().as_deref() {
         None | Some("") => {}
         Some("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable") => {
@@ -184,6 +186,7 @@ fn walk_process(at: &str, process: &Process, found: &mut Findings) {
             }
         }
     }
+    found.take(attribute::process(at, process));
     if let Some(value) = process.oom_score_adj().filter(|value| !(-1000..=1000).contains(value)) {
         found.add(format!("{at}/oomScoreAdj"), format!("{value} is outside -1000..1000"));
     }
@@ -313,44 +316,15 @@ fn memory(linux: &Linux, found: &mut Findings) {
     }
 }
 
-fn given(text: Option<&String>) -> bool {
-    text.is_some_and(|text| !text.is_empty())
-}
-
 /// A field that is not implemented yet, and whether a configuration asks for it. To implement one: delete its line.
 type NotYet<T> = (&'static str, fn(&T) -> bool);
-
-const NOT_YET_IN_PROCESS: &[NotYet<Process>] = &[
-    ("apparmorProfile", |process| given(process.apparmor_profile().as_ref())),
-    ("selinuxLabel", |process| given(process.selinux_label().as_ref())),
-    ("scheduler", |process| process.scheduler().is_some()),
-    ("ioPriority", |process| process.io_priority().is_some()),
-    ("execCPUAffinity", |process| process.exec_cpu_affinity().is_some()),
-];
-
-const NOT_YET_IN_LINUX: &[NotYet<Linux>] = &[
-    ("mountLabel", |linux| given(linux.mount_label().as_ref())),
-    ("memoryPolicy", |linux| linux.memory_policy().is_some()),
-    ("intelRdt", |linux| linux.intel_rdt().is_some()),
-    ("netDevices", |linux| linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-    ("personality", |linux| linux.personality().is_some()),
-];
 
 /// Of a mount; [`unsupported`] looks at them.
 const NOT_YET_IN_MOUNTS: &[&str] = &["uidMappings", "gidMappings"];
 
 /// Every field that is refused because it is not implemented, `*` for an index: for docs/spec-coverage.md.
 pub fn not_yet() -> Vec<String> {
-    let in_process = NOT_YET_IN_PROCESS.iter().map(|(field, _)| format!("/process/{field}"));
-    let in_linux = NOT_YET_IN_LINUX.iter().map(|(field, _)| format!("/linux/{field}"));
-    let in_mounts = NOT_YET_IN_MOUNTS.iter().map(|field| format!("/mounts/*/{field}"));
-    in_process.chain(in_linux).chain(in_mounts).collect()
-}
-
-/// The pointers of what the process at `at` asks for and this version does not implement.
-pub fn unsupported_in_process(at: &str, process: &Process) -> Vec<String> {
-    let asked = NOT_YET_IN_PROCESS.iter().filter(|(_, is_asked)| is_asked(process));
-    asked.map(|(field, _)| format!("{at}/{field}")).collect()
+    NOT_YET_IN_MOUNTS.iter().map(|field| format!("/mounts/*/{field}")).collect()
 }
 
 /// The pointers of what the configuration asks for and this version does not implement: refused, never ignored.
@@ -359,9 +333,6 @@ pub fn unsupported(spec: &Spec) -> Vec<String> {
     if let Some(linux) = spec.linux() {
         let asked = NOT_YET_IN_LINUX.iter().filter(|(_, is_asked)| is_asked(linux));
         fields.extend(asked.map(|(field, _)| format!("/linux/{field}")));
-    }
-    if let Some(process) = spec.process() {
-        fields.extend(unsupported_in_process("/process", process));
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let by_field = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];

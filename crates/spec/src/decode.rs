@@ -28,13 +28,7 @@ pub fn spec(path: &Path, text: &[u8]) -> Result<Spec, Error> {
 /// One line: path, line, column, JSON pointer, cause.
 pub fn process(path: &Path, text: &[u8]) -> Result<Process, Error> {
     let process: Process = decode(path, text, tolerate_process)?;
-    check::process("", &process)
-        .and_then(|()| check::text(text))
-        .and_then(|()| match check::unsupported_in_process("", &process).as_slice() {
-            [] => Ok(()),
-            fields => Err(Finding::unsupported(fields)),
-        })
-        .map_err(|finding| finding.at(path, text))?;
+    check::process("", &process).and_then(|()| check::text(text)).map_err(|finding| finding.at(path, text))?;
     Ok(process)
 }
 
@@ -145,6 +139,19 @@ fn tolerate_process(process: &mut Value) {
     let Some(members) = process.as_object_mut() else { return };
     // Go's zero value is uid 0, gid 0.
     members.entry("user").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    if let Some(affinity) = members.get_mut("execCPUAffinity").and_then(Value::as_object_mut) {
+        // "Omitted or empty", says the specification; oci-spec takes no empty list.
+        affinity.retain(|_, list| list != "");
+    }
+    let flags = members.get_mut("scheduler").and_then(|scheduler| scheduler.get_mut("flags"));
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        // The names of the specification, and how oci-spec 0.10 spells them.
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = Value::from("SCHED_RESET_ON_FORK"),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = Value::from("SCHED_FLAG_D_L_OVERRUN"),
+            _ => {}
+        }
+    }
     let Some(sets) = members.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
     for (set, names) in sets {
         let Some(names) = names.as_array_mut() else { continue };

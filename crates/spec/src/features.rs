@@ -119,6 +119,18 @@ const CAPABILITIES: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+const MEMORY_POLICY_MODES: &[&str] = &[
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+
+const MEMORY_POLICY_FLAGS: &[&str] = &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|&item| item.to_owned()).collect()
 }
@@ -138,14 +150,19 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .capabilities(strings(CAPABILITIES))
         .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true).build()?)
         .seccomp(seccomp()?)
-        .apparmor(ApparmorBuilder::default().enabled(false).build()?)
-        .selinux(SelinuxBuilder::default().enabled(false).build()?)
-        .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
-        .memory_policy(MemoryPolicyBuilder::default().modes(Vec::new()).flags(Vec::new()).build()?)
+        .apparmor(ApparmorBuilder::default().enabled(true).build()?)
+        .selinux(SelinuxBuilder::default().enabled(true).build()?)
+        .intel_rdt(IntelRdtBuilder::default().enabled(true).schemata(true).monitoring(true).build()?)
+        .memory_policy(
+            MemoryPolicyBuilder::default()
+                .modes(strings(MEMORY_POLICY_MODES))
+                .flags(strings(MEMORY_POLICY_FLAGS))
+                .build()?,
+        )
         .mount_extensions(
             MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(false).build()?).build()?,
         )
-        .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
+        .net_devices(NetDevicesBuilder::default().enabled(true).build()?)
         .build()?;
     FeaturesBuilder::default()
         .oci_version_min("1.0.0")
@@ -244,5 +261,14 @@ mod tests {
         for pointer in ["/linux/cgroup/systemd", "/linux/mountExtensions/idmap/enabled"] {
             assert_eq!(document.pointer(pointer), Some(&serde_json::Value::Bool(false)), "{pointer}");
         }
+        for pointer in [
+            "/linux/apparmor/enabled",
+            "/linux/selinux/enabled",
+            "/linux/intelRdt/schemata",
+            "/linux/netDevices/enabled",
+        ] {
+            assert_eq!(document.pointer(pointer), Some(&serde_json::Value::Bool(true)), "{pointer}");
+        }
+        assert_eq!(document["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), 7);
     }
 }

@@ -11,6 +11,7 @@ pub mod examine;
 pub mod features;
 pub mod field;
 mod load;
+pub mod number_list;
 mod position;
 pub mod template;
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::unistd::Pid;
@@ -16,6 +16,7 @@ use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Ready};
 use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::intel_rdt::{self, Groups};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::seccomp::Filter;
@@ -42,6 +43,8 @@ struct Made {
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
+    /// Its groups in resctrl.
+    resctrl: Vec<PathBuf>,
 }
 
 impl Runtime {
@@ -50,13 +53,13 @@ impl Runtime {
     /// # Errors
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let Made { locked, cgroup, plan, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
+        let Made { locked, cgroup, plan, ready, resctrl, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
         let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &resctrl);
                 Err(error)
             }
         }
@@ -72,13 +75,13 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Made { locked, cgroup, plan, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
+        let Made { locked, cgroup, plan, ready, terminal, resctrl } = self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &resctrl);
                 return Err(error);
             }
         };
@@ -86,7 +89,7 @@ impl Runtime {
             hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
         {
             end_child(init);
-            undo(locked, cgroup.as_ref(), &plan);
+            undo(locked, cgroup.as_ref(), &plan, &resctrl);
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
@@ -95,7 +98,9 @@ impl Runtime {
         let code = foreground::wait(init, &signals, ptmx);
         if !run.keep {
             match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &plan.hook_state)?,
+                Ok(locked) => {
+                    delete::remove(locked, None, cgroup.as_ref(), &resctrl, &plan.hooks.poststop, &plan.hook_state)?;
+                }
                 Err(Error::NotExist) => {}
                 Err(error) => return Err(error),
             }
@@ -109,6 +114,9 @@ impl Runtime {
         crate::store::check_id(id)?;
         let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
         let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
+        let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
+        let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
         let terminal =
             open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
@@ -121,7 +129,7 @@ impl Runtime {
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let cgroup = cgroup::open(&location);
-        let record = record(id, &bundle, &plan, location);
+        let record = record(id, &bundle, &plan, location, resctrl.clone());
         if let Err(error) =
             locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
         {
@@ -135,6 +143,10 @@ impl Runtime {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
         }
+        if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
+            let _reported_is_the_cause = cgroup.remove(deadline());
+            return Err(give_up(locked, error));
+        }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
         let (ours, stages) = match terminal {
             Terminal::None => (None, None),
@@ -143,8 +155,16 @@ impl Runtime {
         };
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
-            let (own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
-            let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan), listener: listener.as_ref() };
+            let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
+            if let Some(groups) = &rdt {
+                own.entrances.extend(groups.entrances().at(Step::EnterCgroup)?);
+            }
+            let asked = Asked {
+                rlimits: &plan.process.rlimits,
+                scheduling: plan.process.scheduling,
+                plan: Some(&plan),
+                listener: listener.as_ref(),
+            };
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
@@ -154,10 +174,10 @@ impl Runtime {
         match announced {
             Ok(ready) => {
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
-                Ok(Made { locked, cgroup, plan, ready, terminal: ours })
+                Ok(Made { locked, cgroup, plan, ready, terminal: ours, resctrl })
             }
             Err(error) => {
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &resctrl);
                 Err(error)
             }
         }
@@ -197,7 +217,7 @@ fn cgroups_path(bundle: &Bundle) -> Option<&Path> {
     bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
-fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> Record {
+fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resctrl: Vec<PathBuf>) -> Record {
     Record {
         oci_version: plan.hook_state.oci_version.clone(),
         id: id.to_owned(),
@@ -206,6 +226,7 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> R
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         annotations: plan.hook_state.annotations.clone(),
         cgroup,
+        resctrl,
         own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
         hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
     }
@@ -269,9 +290,9 @@ fn give_up(locked: Locked, error: Error) -> Error {
 }
 
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
-fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan) {
+fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, resctrl: &[PathBuf]) {
     // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
-    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, &plan.hook_state) {
+    if let Err(left) = delete::remove(locked, None, cgroup, resctrl, &plan.hooks.poststop, &plan.hook_state) {
         tracing::warn!("after a failed create: {left}");
     }
 }

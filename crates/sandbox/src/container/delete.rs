@@ -1,6 +1,7 @@
 //! `delete`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,7 +15,7 @@ use crate::plan::{HookPlan, HookState};
 use crate::step::Step;
 use crate::store::{Init, Locked, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
-use crate::{Error, Result, hook};
+use crate::{Error, Result, hook, intel_rdt};
 
 impl Runtime {
     /// Removes a stopped container, or one that was never started; with `force` kills it first, and an unknown one is no
@@ -36,7 +37,7 @@ impl Runtime {
             return locked.remove();
         };
         let cgroup = cgroup::open(&record.cgroup);
-        let Some(init) = locked.init()? else { return delete_unfinished(locked, cgroup.as_ref()) };
+        let Some(init) = locked.init()? else { return delete_unfinished(locked, cgroup.as_ref(), &record.resctrl) };
         if !force {
             match super::inspect::status(&locked, cgroup.as_ref())? {
                 Status::Stopped | Status::Created => {}
@@ -50,7 +51,7 @@ impl Runtime {
         }
         kill_init(init).at(Step::Remove)?;
         let hooks = if record.hooks.poststop { poststop_hooks(&locked)? } else { Vec::new() };
-        remove(locked, Some(init), cgroup.as_ref(), &hooks, &hook_state(&record))
+        remove(locked, Some(init), cgroup.as_ref(), &record.resctrl, &hooks, &hook_state(&record))
     }
 
     /// Deletes a container whose state file cannot be read, as far as the rest of its directory says what it is.
@@ -62,13 +63,13 @@ impl Runtime {
         let spec = locked.spec()?;
         let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         let location = cgroup::locate(self.cgroup_driver, path, id).at(Step::Remove)?;
-        delete_unfinished(locked, cgroup::open(&location).as_ref())
+        delete_unfinished(locked, cgroup::open(&location).as_ref(), &[])
     }
 }
 
 /// Deletes what a killed create has left. Its stages end by themselves, since the wire is closed. What else runs in the
 /// cgroup is not this container's: the record is written before the cgroup is made, and create refuses one in use.
-fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup) -> Result<()> {
+fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup, resctrl: &[PathBuf]) -> Result<()> {
     for pid in cgroup.pids().at(Step::Remove)? {
         if let Ok(pidfd) = pidfd_open(pid)
             && await_pidfd(&pidfd, Instant::now() + Duration::from_secs(1))?.is_err()
@@ -78,6 +79,7 @@ fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup) -> Result<()> {
         }
     }
     cgroup.remove(deadline()).at(Step::Remove)?;
+    intel_rdt::remove(resctrl).at(Step::Remove)?;
     locked.remove()
 }
 
@@ -90,6 +92,7 @@ pub(super) fn remove(
     locked: Locked,
     init: Option<Init>,
     cgroup: &dyn Cgroup,
+    resctrl: &[PathBuf],
     poststop: &[Hook],
     state: &HookState,
 ) -> Result<()> {
@@ -97,6 +100,7 @@ pub(super) fn remove(
     if let Some(init) = init {
         await_end(init).at(Step::Remove)?;
     }
+    intel_rdt::remove(resctrl).at(Step::Remove)?;
     locked.remove().at(Step::Remove)?;
     for hook in poststop {
         if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state.json(Status::Stopped, 0)) {

@@ -21,7 +21,7 @@ use crate::step::Step;
 use crate::store::write_pid_file;
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, store, sys};
+use crate::{Error, Result, console, intel_rdt, store, sys};
 
 impl Runtime {
     /// Runs one more process; in the foreground waits, and returns its exit code.
@@ -45,7 +45,9 @@ impl Runtime {
         refuse_unsupported(options)?;
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
-        let process = ProcessPlan::new(&process_of(&spec, options)?, Filter::of(&spec)?)?;
+        let process =
+            ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
+        process.labels.check_host(None)?;
         let detach = if options.detach { Detach::Yes } else { Detach::No };
         let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
         let receiver = process.seccomp.as_ref().and_then(Filter::listener).cloned();
@@ -71,8 +73,12 @@ impl Runtime {
             preserve_fds: options.preserve_fds,
         };
         let rlimits = newcomer.process.rlimits.clone();
-        let entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
-        let asked = Asked { rlimits: &rlimits, plan: None, listener: listener.as_ref() };
+        let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
+        if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
+            entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
+        }
+        let asked = Asked { rlimits: &rlimits, scheduling: newcomer.process.scheduling, plan: None, listener: listener.as_ref() };
+        newcomer.process.exec_affinity.begin()?;
         let ready =
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
@@ -85,16 +91,7 @@ impl Runtime {
 }
 
 fn refuse_unsupported(options: &ExecOptions) -> Result<()> {
-    for (given, flag) in [
-        (options.apparmor.is_some(), "--apparmor"),
-        (options.process_label.is_some(), "--process-label"),
-        (!options.cgroup.is_empty(), "--cgroup"),
-    ] {
-        if given {
-            return Err(Error::Refused(format!("{flag}: not supported yet")));
-        }
-    }
-    Ok(())
+    if options.cgroup.is_empty() { Ok(()) } else { Err(Error::Refused("--cgroup: not supported yet".into())) }
 }
 
 fn namespaces_of(spec: &Spec) -> NamespacePlan {
@@ -151,6 +148,9 @@ fn process_of(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         if options.tty {
             process.set_terminal(Some(true));
         }
+        if let Some(own) = spec.process() {
+            inherit_attributes(&mut process, own);
+        }
         return Ok(process);
     }
     let mut process = spec.process().clone().ok_or_else(|| Error::Refused("process: required".into()))?;
@@ -174,11 +174,37 @@ fn process_of(spec: &Spec, options: &ExecOptions) -> Result<Process> {
         gids.extend(&options.additional_gids);
         process.user_mut().set_additional_gids(Some(gids));
     }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
     if options.no_new_privs {
         process.set_no_new_privileges(Some(true));
     }
     add_capabilities(&mut process, &options.caps)?;
     Ok(process)
+}
+
+/// What holds for every process of the container unless it has its own: a process given whole, but without a profile, is
+/// confined as the container is.
+fn inherit_attributes(process: &mut Process, own: &Process) {
+    if process.apparmor_profile().as_ref().is_none_or(String::is_empty) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().as_ref().is_none_or(String::is_empty) {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
 }
 
 /// Adds capabilities to the bounding, effective and permitted sets; never to the inheritable one (CVE-2022-29162).

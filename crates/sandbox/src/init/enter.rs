@@ -80,6 +80,9 @@ fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
         procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
     }
     enter_cgroups(&entry.entrances).at(Step::EnterCgroup)?;
+    if let Some(warning) = newcomer.process.exec_affinity.finish().at(Step::EnterCgroup)? {
+        wire.send(&FromStage::Warning(warning))?;
+    }
     // One call for all, Linux 5.8. The kernel takes the user namespace first, and its privilege for the rest.
     setns(&entry.init, CloneFlags::from_bits_retain(newcomer.namespaces))
         .call(|| format!("setns(pidfd, {:#x})", newcomer.namespaces))
@@ -98,7 +101,7 @@ fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
 fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
     let Newcomer { process, namespaces, console, keyring, preserve_fds } = newcomer;
     let user_namespace = finish::UserNamespace::of(namespaces & libc::CLONE_NEWUSER != 0);
-    let begun = stage2::begin_session(Some(&keyring)).at(Step::Session).and_then(|()| {
+    let begun = stage2::begin_session(Some(&keyring), &process.labels).at(Step::Session).and_then(|()| {
         if let Some(socket) = console {
             let ptmx = rootfs::open_own_ptmx().at(Step::Console)?;
             let peer = sys::tty::open_peer(ptmx.as_fd()).call(|| "ioctl(TIOCGPTPEER)").at(Step::Console)?;

@@ -16,11 +16,12 @@ use super::stage_failed;
 use super::wire::{FromStage, StageEnd, ToStage};
 use crate::caps;
 use crate::error::{CallContext, Context};
-use crate::plan::process::{ProcessPlan, Rlimit};
+use crate::memory_policy::MemoryPolicy;
+use crate::plan::process::{ProcessPlan, Rlimit, Scheduling};
 use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::sys::{self, exec::exit_child};
-use crate::{Error, Result};
+use crate::{Error, Result, personality};
 
 /// How much of the container's `/etc/passwd` is looked at.
 const PASSWD_BYTES: u64 = 1 << 20;
@@ -68,6 +69,8 @@ pub fn become_process(
     mut wire: StageEnd,
 ) -> Result<Prepared, (StageEnd, Error)> {
     let mut ready = || {
+        // After all that is executed for the container, but for the startContainer hooks, which are of it.
+        process.labels.set_on_exec().at(Step::Attributes)?;
         // Before the working directory is entered: no descriptor of the host may be a way out (CVE-2024-21626). And
         // before the limits, which may leave no room to move one.
         match &mut fifo {
@@ -77,10 +80,16 @@ pub fn become_process(
         .call(|| "close_range()")
         .at(Step::Credentials)?;
         match user_namespace {
-            _ if process.rlimits.is_empty() => {}
+            _ if process.rlimits.is_empty() && process.scheduling == Scheduling::default() => {}
             UserNamespace::Own => wire.ask(&FromStage::SetLimits).map(drop)?,
-            UserNamespace::Host => set_rlimits(Pid::from_raw(0), &process.rlimits)?,
+            UserNamespace::Host => {
+                set_rlimits(Pid::from_raw(0), &process.rlimits)?;
+                process.scheduling.set(Pid::from_raw(0)).at(Step::Attributes)?;
+            }
         }
+        // After the cgroup, whose cpuset has a say in both policy and nodes.
+        process.personality.map_or(Ok(()), personality::set).at(Step::Attributes)?;
+        process.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::set).at(Step::Attributes)?;
         let mut env = process.env.clone();
         add_home(&mut env, process.uid);
         let warning = become_user(process, &wire).at(Step::Credentials)?;

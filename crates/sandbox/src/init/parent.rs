@@ -15,12 +15,12 @@ use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
-use crate::plan::process::Rlimit;
+use crate::plan::process::{Rlimit, Scheduling};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, hook};
+use crate::{Error, Result, hook, net_device};
 
 /// A container whose init is ready to execute its program, and waits for a word.
 #[derive(Debug)]
@@ -65,6 +65,8 @@ pub fn build(
 pub struct Asked<'a> {
     /// The limits to set on init.
     pub rlimits: &'a [Rlimit],
+    /// And how it is scheduled.
+    pub scheduling: Scheduling,
     /// The container to be; None for a process that enters one that exists.
     pub plan: Option<&'a Plan>,
     /// Who is told of what the seccomp filter refers to it.
@@ -97,7 +99,13 @@ impl Build<'_> {
                     continue;
                 }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
-                Some(FromStage::SetLimits) => finish::set_rlimits(self.init()?, self.asked.rlimits)?,
+                Some(FromStage::MoveDevices) => {
+                    net_device::move_all(&self.asked.plan()?.net_devices, self.init()?).at(Step::Network)?;
+                }
+                Some(FromStage::SetLimits) => {
+                    finish::set_rlimits(self.init()?, self.asked.rlimits)?;
+                    self.asked.scheduling.set(self.init()?).at(Step::Attributes)?;
+                }
                 Some(FromStage::Listener(number)) => self.hand_over(number).at(Step::Seccomp)?,
                 Some(FromStage::Ready) => return self.init(),
                 Some(FromStage::Warning(line)) => {

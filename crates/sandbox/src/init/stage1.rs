@@ -12,13 +12,13 @@ use oci_spec::runtime::LinuxNamespaceType;
 use super::stage2;
 use super::wire::{FromStage, StageEnd};
 use super::{ForStage1, ForStage2, close_the_parents, stage_failed};
-use crate::Result;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::namespaces::clone_flag;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
+use crate::{Result, affinity};
 
 /// Runs stage 1, and in its child stage 2.
 pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
@@ -43,6 +43,9 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Resu
         procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
     }
     enter_cgroups(&own.entrances).at(Step::EnterCgroup)?;
+    if let Some(warning) = affinity::reset() {
+        wire.send(&FromStage::Warning(warning))?;
+    }
     join_namespaces(plan, &own.joined).at(Step::JoinNamespaces)?;
     if plan.namespaces.makes(LinuxNamespaceType::User) {
         unshare(CloneFlags::CLONE_NEWUSER).call(|| "unshare(CLONE_NEWUSER)").at(Step::MapIds)?;

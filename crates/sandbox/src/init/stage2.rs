@@ -15,6 +15,7 @@ use super::wire::{FromStage, StageEnd};
 use super::{ForStage2, stage_failed};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
+use crate::label::Labels;
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::rootfs::{self, CgroupNamespace, Enter, HowDevices, MountEnv, MountNamespace, Root};
@@ -37,9 +38,12 @@ pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
 fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
     let ForStage2 { sources, console, fifo, cgroup } = inherited;
     let built = (|| {
-        begin_session(plan.keyring.as_deref()).at(Step::Session)?;
+        begin_session(plan.keyring.as_deref(), &plan.process.labels).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
+        }
+        if !plan.net_devices.is_empty() {
+            wire.ask(&FromStage::MoveDevices)?;
         }
         set_sysctl(plan).at(Step::Sysctl)?;
         let null = rootfs::open_null().at(Step::AttachRoot)?;
@@ -63,15 +67,15 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
 }
 
 /// A session of its own, and a session keyring unless the caller's is to be kept.
-pub(super) fn begin_session(keyring: Option<&str>) -> Result<()> {
+pub(super) fn begin_session(keyring: Option<&str>, labels: &Labels) -> Result<()> {
     setsid().call(|| "setsid()")?;
     let Some(name) = keyring else { return Ok(()) };
     let name = CString::new(name).map_err(|_| Error::Refused("keyring: name with a NUL byte".into()))?;
-    match sys::keyring::join_session_keyring(&name) {
+    labels.with_key_label(|| match sys::keyring::join_session_keyring(&name) {
         // A kernel without keyrings, or a filter around us: nothing of the caller's is shared then either way.
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
         joined => joined.call(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})")),
-    }
+    })
 }
 
 /// Sets the kernel parameters of the new namespaces: before anything of the image is looked at.
@@ -98,7 +102,7 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
         } else {
             CgroupNamespace::Host
         },
-        label: None,
+        label: plan.mount_label.as_deref(),
     };
     let mut sources = sources.into_iter();
     for mount in &plan.mounts {

@@ -29,7 +29,9 @@ pub enum FromStage {
     Init(i32),
     /// The mounts are in place, the root is not yet `/`: run the prestart and createRuntime hooks.
     RunHooks,
-    /// Set the resource limits of the process: it may not raise them itself in its user namespace.
+    /// The network namespace is there: move the devices of the configuration into it.
+    MoveDevices,
+    /// Set the resource limits and the scheduling of the process: it may not raise them itself in its user namespace.
     SetLimits,
     /// Everything is done but exec.
     Ready,
@@ -196,6 +198,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::Starting => (6, 0),
         FromStage::SetClocks => (8, 0),
         FromStage::Listener(number) => (10, *number),
+        FromStage::MoveDevices => (11, 0),
         FromStage::Warning(text) => {
             fill(&mut frame, text, None);
             (9, 0)
@@ -240,6 +243,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         8 => FromStage::SetClocks,
         9 => FromStage::Warning(texts(frame).0),
         10 => FromStage::Listener(value),
+        11 => FromStage::MoveDevices,
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }

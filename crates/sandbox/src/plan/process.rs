@@ -4,12 +4,16 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use nix::unistd::{Gid, Uid};
-use oci_spec::runtime::{PosixRlimitType, Process};
+use nix::unistd::{Gid, Pid, Uid};
+use oci_spec::runtime::{Linux, PosixRlimitType, Process};
 
+use crate::affinity::ExecAffinity;
 use crate::caps::CapabilityPlan;
+use crate::label::Labels;
+use crate::memory_policy::MemoryPolicy;
 use crate::seccomp::Filter;
-use crate::{Error, Result};
+use crate::sys::sched::SchedAttr;
+use crate::{Error, Result, ioprio, personality, scheduler};
 
 /// One resource limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,33 @@ pub struct Rlimit {
     pub soft: u64,
     /// How far it may raise that.
     pub hard: u64,
+}
+
+/// When a process gets the CPU and the disks: what takes a privilege over the host, and so may be the parent's to set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    /// For sched_setattr(2).
+    pub scheduler: Option<SchedAttr>,
+    /// For ioprio_set(2).
+    pub io_priority: Option<libc::c_int>,
+}
+
+impl Scheduling {
+    fn new(process: &Process) -> Self {
+        Self {
+            scheduler: process.scheduler().as_ref().map(scheduler::attributes),
+            io_priority: process.io_priority().map(ioprio::number),
+        }
+    }
+
+    /// Sets it on process `pid`; 0 is the caller.
+    ///
+    /// # Errors
+    /// The field that was refused.
+    pub fn set(self, pid: Pid) -> Result<()> {
+        self.io_priority.map_or(Ok(()), |number| ioprio::set(pid, number))?;
+        self.scheduler.map_or(Ok(()), |attributes| scheduler::set(pid, &attributes))
+    }
 }
 
 /// What a process of the container is.
@@ -45,6 +76,16 @@ pub struct ProcessPlan {
     pub capabilities: CapabilityPlan,
     /// The resource limits.
     pub rlimits: Vec<Rlimit>,
+    /// Policy, priority, I/O priority.
+    pub scheduling: Scheduling,
+    /// `linux.personality`, for personality(2).
+    pub personality: Option<libc::c_ulong>,
+    /// `linux.memoryPolicy`.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// What confines the program.
+    pub labels: Labels,
+    /// The CPUs of a process that is executed in a container.
+    pub exec_affinity: ExecAffinity,
     /// prctl(PR_SET_NO_NEW_PRIVS).
     pub no_new_privileges: bool,
     /// `/proc/self/oom_score_adj`.
@@ -58,11 +99,11 @@ pub struct ProcessPlan {
 }
 
 impl ProcessPlan {
-    /// From the configuration.
+    /// From the configuration: `process`, and what `linux` says of every process of the container.
     ///
     /// # Errors
     /// No arguments, or a string with a NUL byte.
-    pub fn new(process: &Process, seccomp: Option<Filter>) -> Result<Self> {
+    pub fn new(process: &Process, linux: Option<&Linux>, seccomp: Option<Filter>) -> Result<Self> {
         let args = process.args().as_deref().unwrap_or_default();
         if args.first().is_none_or(String::is_empty) {
             return Err(Error::Refused("process.args: must name a program".into()));
@@ -88,6 +129,16 @@ impl ProcessPlan {
                     hard: limit.hard(),
                 })
                 .collect(),
+            scheduling: Scheduling::new(process),
+            personality: linux
+                .and_then(|linux| linux.personality().as_ref())
+                .map(|personality| personality::persona(personality.domain())),
+            memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()).map(MemoryPolicy::new).transpose()?,
+            labels: Labels {
+                apparmor: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
+                selinux: process.selinux_label().clone().filter(|label| !label.is_empty()),
+            },
+            exec_affinity: ExecAffinity::new(process)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
             terminal: process.terminal().unwrap_or(false),

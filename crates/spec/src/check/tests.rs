@@ -43,6 +43,15 @@ fn what_clients_write_passes() {
         ("/linux/rootfsPropagation", json!("rslave")),
         ("/linux/sysctl", json!({"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shmmax": "1"})),
         ("/linux/uidMappings", json!([])),
+        ("/process/scheduler", json!({"policy": "SCHED_RR", "priority": 99, "nice": -20})),
+        ("/process/scheduler", json!({"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3})),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_RT", "priority": 7})),
+        ("/process/execCPUAffinity", json!({"initial": "0-3,7", "final": "1"})),
+        ("/linux/personality", json!({"domain": "LINUX32", "flags": []})),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0-3,7"})),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_LOCAL", "nodes": ""})),
+        ("/linux/netDevices", json!({"a": {"name": "eth%d"}, "b": {"name": "eth%d"}, "c": {}})),
+        ("/linux/intelRdt", json!({"closID": "/", "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=10"})),
         ("/hooks", json!({"prestart": [{"path": "/bin/true", "timeout": 1}], "poststop": []})),
         ("/annotations", json!({"a": "NUL \u{0} is nobody's business here"})),
     ];
@@ -89,6 +98,22 @@ fn each_fault_is_found_and_named() {
             "/process/rlimits/1",
         ),
         ("/process/rlimits", json!([{"type": "RLIMIT_CPU", "hard": 1, "soft": 2}]), "/process/rlimits/0"),
+        ("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 20}), "/process/scheduler/nice"),
+        ("/process/scheduler", json!({"policy": "SCHED_BATCH", "priority": 1}), "/process/scheduler/priority"),
+        ("/process/scheduler", json!({"policy": "SCHED_FIFO", "priority": 100}), "/process/scheduler/priority"),
+        ("/process/scheduler", json!({"policy": "SCHED_FIFO", "runtime": 1}), "/process/scheduler/runtime"),
+        ("/process/scheduler", json!({"policy": "SCHED_OTHER", "period": 1}), "/process/scheduler/period"),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "/process/ioPriority/priority"),
+        ("/process/execCPUAffinity", json!({"final": "3-1"}), "/process/execCPUAffinity/final"),
+        ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]}), "/linux/personality/flags/0"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0;1"}), "/linux/memoryPolicy/nodes"),
+        ("/linux/netDevices", json!({"eth/0": {}}), "/linux/netDevices/eth~10"),
+        ("/linux/netDevices", json!({"a-name-of-16-byte": {}}), "/linux/netDevices/a-name-of-16-byte"),
+        ("/linux/netDevices", json!({"a": {"name": "eth%s"}}), "/linux/netDevices/a/name"),
+        ("/linux/intelRdt", json!({"closID": "a/b"}), "/linux/intelRdt/closID"),
+        ("/linux/intelRdt", json!({"closID": "info"}), "/linux/intelRdt/closID"),
+        ("/linux/intelRdt", json!({"memBwSchema": "L3:0=f"}), "/linux/intelRdt/memBwSchema"),
+        ("/linux/intelRdt", json!({"schemata": ["L3:0=f", "MB:\n"]}), "/linux/intelRdt/schemata/1"),
         ("/linux", Value::Null, "/linux"),
         ("/linux/namespaces", json!([{"type": "mount"}]), "/hostname"),
         ("/linux/namespaces", json!([{"type": "uts"}]), "/linux/maskedPaths"),
@@ -160,19 +185,8 @@ fn what_is_not_implemented_is_named_and_what_is_empty_is_not() {
     let asked = |pointer: &str, value: Value| unsupported(&serde_json::from_value(changed(pointer, value)).unwrap());
     let cases = [
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}), vec![]),
-        ("/linux/mountLabel", json!("system_u"), vec!["/linux/mountLabel"]),
-        ("/linux/mountLabel", json!(""), vec![]),
-        ("/linux/intelRdt", json!({}), vec!["/linux/intelRdt"]),
-        ("/linux/memoryPolicy", json!({"mode": "MPOL_LOCAL"}), vec!["/linux/memoryPolicy"]),
-        ("/linux/netDevices", json!({"eth0": {}}), vec!["/linux/netDevices"]),
-        ("/linux/netDevices", json!({}), vec![]),
-        ("/linux/personality", json!({"domain": "LINUX32"}), vec!["/linux/personality"]),
-        ("/process/apparmorProfile", json!("docker-default"), vec!["/process/apparmorProfile"]),
-        ("/process/apparmorProfile", json!(""), vec![]),
-        ("/process/selinuxLabel", json!("system_u"), vec!["/process/selinuxLabel"]),
-        ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), vec!["/process/scheduler"]),
-        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE"}), vec!["/process/ioPriority"]),
-        ("/process/execCPUAffinity", json!({"initial": "0"}), vec!["/process/execCPUAffinity"]),
+        ("/linux/intelRdt", json!({}), vec![]),
+        ("/process/apparmorProfile", json!("docker-default"), vec![]),
         (
             "/mounts",
             json!([{"destination": "/a", "options": ["rbind", "ridmap"],
@@ -224,4 +238,14 @@ fn a_seccomp_profile_that_cannot_be_meant_is_refused() {
     ] {
         assert_eq!(refusal(given.clone()), refused(at), "{given}");
     }
+}
+
+#[test]
+fn net_devices_need_a_namespace_and_names_of_their_own() {
+    let mut document = changed("/linux/netDevices", json!({"a": {"name": "eth0"}, "b": {"name": "eth0"}}));
+    assert!(check(&document).unwrap_err().0.starts_with("/linux/netDevices/"));
+    document["linux"]["netDevices"] = json!({"a": {}});
+    assert_eq!(check(&document), Ok(()));
+    document["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+    assert_eq!(check(&document).unwrap_err().0, "/linux/netDevices");
 }

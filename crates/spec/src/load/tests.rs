@@ -238,12 +238,12 @@ fn the_network_of_the_host_is_not_tuned() {
 #[test]
 fn what_is_not_implemented_is_refused() {
     let dir = Dir::new();
-    let domain = config("/linux/personality", json!({"domain": "LINUX32"}));
-    let mut document: Value = serde_json::from_str(&domain).unwrap();
-    assert!(dir.refusal(&domain).ends_with(": /linux/personality: not supported by this version of tare"));
-    document["process"]["selinuxLabel"] = json!("x");
+    let idmap = config("/mounts/0/options", json!(["idmap"]));
+    let mut document: Value = serde_json::from_str(&idmap).unwrap();
+    assert!(dir.refusal(&idmap).ends_with(": /mounts/0/options/0: not supported by this version of tare"));
+    document["mounts"][1]["options"] = json!(["idmap"]);
     let both = dir.refusal(document.to_string());
-    assert!(both.ends_with("tare (nor /process/selinuxLabel)"), "{both}");
+    assert!(both.ends_with("tare (nor /mounts/0/options/0)"), "{both}");
 }
 
 #[test]
@@ -257,11 +257,27 @@ fn a_process_is_decoded_with_the_same_errors() {
         ("{\"args\": [\"a\"]}", "p.json:1:1: missing field `cwd`"),
         ("{\"cwd\": \"/\", \"args\": [\"a\\u0000\"]}", "p.json:1:23: /args/0: contains a NUL byte"),
         (
-            "{\"cwd\": \"/\", \"args\": [\"a\"], \"selinuxLabel\": \"x\"}",
-            "p.json:1:45: /selinuxLabel: not supported by this version of tare",
+            "{\"cwd\": \"/\", \"args\": [\"a\"], \"scheduler\": {\"policy\": \"SCHED_IDLE\", \"priority\": 1}}",
+            "p.json:1:79: /scheduler/priority: means nothing to SCHED_IDLE",
         ),
     ] {
         assert_eq!(process(text).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn attributes_are_spelt_as_the_specification_spells_them() {
+    let text = r#"{"cwd": "/", "args": ["a"], "execCPUAffinity": {"initial": "", "final": "1"},
+        "scheduler": {"policy": "SCHED_DEADLINE", "flags": [
+            "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_KEEP_POLICY",
+            "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX"]}}"#;
+    let process = decode::process(Path::new("p.json"), text.as_bytes()).unwrap();
+    assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 7);
+    let affinity = process.exec_cpu_affinity().as_ref().unwrap();
+    assert_eq!((affinity.initial().as_deref(), affinity.cpu_affinity_final().as_deref()), (None, Some("1")));
+    for wrong in ["SCHED_FLAG_OTHER", "sched_flag_reclaim"] {
+        let text = text.replace("SCHED_FLAG_RECLAIM", wrong);
+        assert!(decode::process(Path::new("p.json"), text.as_bytes()).is_err(), "{wrong}");
     }
 }
 
