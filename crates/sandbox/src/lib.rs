@@ -18,5 +18,6 @@ pub mod seal;
 pub mod step;
 pub mod store;
 pub mod sys;
+pub mod userns;
 
 pub use error::{Error, Result};

@@ -170,8 +170,24 @@ fn absolute(pointer: &str, path: &Path) -> Result {
 }
 
 fn mounts(spec: &Spec) -> Result {
+    let has_user = spec.linux().as_ref().is_some_and(|linux| has(linux, LinuxNamespaceType::User));
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         path(&format!("/mounts/{index}/destination"), mount.destination())?;
+        let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+        let (uids, gids) = (uids.unwrap_or_default(), gids.unwrap_or_default());
+        for (field, list, other) in [("uidMappings", uids, gids), ("gidMappings", gids, uids)] {
+            let pointer = format!("/mounts/{index}/{field}");
+            if list.is_empty() && !other.is_empty() {
+                return Err(Finding::new(pointer, "uidMappings and gidMappings need each other"));
+            }
+            id_ranges(&pointer, list)?;
+        }
+        let options = mount.options().iter().flatten();
+        let by_option = options.clone().position(|option| matches!(option.as_str(), "idmap" | "ridmap"));
+        if let Some(option) = by_option.filter(|_| uids.is_empty() && !has_user) {
+            let cause = "needs uidMappings and gidMappings of the mount, or a user namespace in /linux/namespaces";
+            return Err(Finding::new(format!("/mounts/{index}/options/{option}"), cause));
+        }
     }
     Ok(())
 }
@@ -222,8 +238,6 @@ fn devices(linux: &Linux) -> Result {
 }
 
 fn id_mappings(linux: &Linux) -> Result {
-    // UID_GID_MAP_MAX_EXTENTS since Linux 4.15; the kernel answers EINVAL to more.
-    const MOST: usize = 340;
     let user_namespace = linux.namespaces().iter().flatten().find(|one| one.typ() == LinuxNamespaceType::User);
     for (field, list) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
         let pointer = format!("/linux/{field}");
@@ -235,20 +249,27 @@ fn id_mappings(linux: &Linux) -> Result {
             Some(namespace) if list.is_empty() && namespace.path().is_none() => {
                 return Err(Finding::new(pointer, "a new user namespace needs a mapping"));
             }
-            _ if list.len() > MOST => {
-                return Err(Finding::new(pointer, format!("{} mappings, the kernel takes {MOST}", list.len())));
-            }
-            _ => {}
+            _ => id_ranges(&pointer, list)?,
         }
-        for (index, mapping) in list.iter().enumerate() {
-            let fits = |first: u32| first.checked_add(mapping.size() - 1).is_some_and(|last| last != u32::MAX);
-            let cause = match mapping.size() {
-                0 => "size must not be 0",
-                _ if !fits(mapping.container_id()) || !fits(mapping.host_id()) => "exceeds the range of ids",
-                _ => continue,
-            };
-            return Err(Finding::new(format!("{pointer}/{index}"), cause));
-        }
+    }
+    Ok(())
+}
+
+/// Checks a list of mappings as the kernel will.
+fn id_ranges(pointer: &str, list: &[LinuxIdMapping]) -> Result {
+    // UID_GID_MAP_MAX_EXTENTS since Linux 4.15; the kernel answers EINVAL to more.
+    const MOST: usize = 340;
+    if list.len() > MOST {
+        return Err(Finding::new(pointer, format!("{} mappings, the kernel takes {MOST}", list.len())));
+    }
+    for (index, mapping) in list.iter().enumerate() {
+        let fits = |first: u32| first.checked_add(mapping.size() - 1).is_some_and(|last| last != u32::MAX);
+        let cause = match mapping.size() {
+            0 => "size must not be 0",
+            _ if !fits(mapping.container_id()) || !fits(mapping.host_id()) => "exceeds the range of ids",
+            _ => continue,
+        };
+        return Err(Finding::new(format!("{pointer}/{index}"), cause));
     }
     Ok(())
 }
@@ -320,14 +341,6 @@ pub fn unsupported(spec: &Spec) -> Vec<String> {
     }
     if let Some(process) = spec.process() {
         fields.extend(unsupported_in_process("/process", process));
-    }
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let by_field = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];
-        let by_field = by_field.iter().filter(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()));
-        fields.extend(by_field.map(|(field, _)| format!("/mounts/{index}/{field}")));
-        let options = mount.options().iter().flatten().enumerate();
-        let by_option = options.filter(|(_, option)| matches!(option.as_str(), "idmap" | "ridmap"));
-        fields.extend(by_option.map(|(option, _)| format!("/mounts/{index}/options/{option}")));
     }
     fields
 }

@@ -19,6 +19,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -42,6 +43,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -140,7 +142,7 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .selinux(SelinuxBuilder::default().enabled(false).build()?)
         .intel_rdt(IntelRdtBuilder::default().enabled(false).build()?)
         .mount_extensions(
-            MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(false).build()?).build()?,
+            MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(true).build()?).build()?,
         )
         .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
         .build()?;
@@ -161,7 +163,8 @@ mod tests {
         assert_eq!(document["ociVersionMax"], "1.3.0");
         assert_eq!(document["linux"]["namespaces"][2], "mount");
         assert_eq!(document["linux"]["cgroup"]["v2"], true);
-        for pointer in ["/linux/seccomp/enabled", "/linux/cgroup/systemd", "/linux/mountExtensions/idmap/enabled"] {
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+        for pointer in ["/linux/seccomp/enabled", "/linux/cgroup/systemd"] {
             assert_eq!(document.pointer(pointer), Some(&serde_json::Value::Bool(false)), "{pointer}");
         }
     }

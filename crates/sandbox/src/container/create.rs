@@ -18,6 +18,7 @@ use crate::init::parent::{self, Asked, Ready};
 use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
+use crate::rootfs::CallersRoot;
 use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
@@ -38,6 +39,7 @@ struct Made {
     locked: Locked,
     cgroup: Box<dyn Cgroup>,
     plan: Plan,
+    record: Record,
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
@@ -49,13 +51,13 @@ impl Runtime {
     /// # Errors
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let Made { locked, cgroup, plan, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
+        let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
         let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
         }
@@ -71,13 +73,13 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Made { locked, cgroup, plan, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
+        let Made { locked, cgroup, plan, record, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
             }
         };
@@ -85,7 +87,7 @@ impl Runtime {
             hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
         {
             end_child(init);
-            undo(locked, cgroup.as_ref(), &plan);
+            undo(locked, cgroup.as_ref(), &plan, &record);
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
@@ -94,7 +96,7 @@ impl Runtime {
         let code = foreground::wait(init, &signals, ptmx);
         if !run.keep {
             match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &plan.hook_state)?,
+                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
                 Err(Error::NotExist) => {}
                 Err(error) => return Err(error),
             }
@@ -115,7 +117,10 @@ impl Runtime {
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let cgroup = cgroup::open(&location);
-        let record = record(id, &bundle, &plan, location);
+        let record = match record(id, &bundle, &plan, location).at(Step::AttachRoot) {
+            Ok(record) => record,
+            Err(error) => return Err(give_up(locked, error)),
+        };
         if let Err(error) =
             locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
         {
@@ -138,6 +143,9 @@ impl Runtime {
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
+            if let Some(root) = record.callers_root {
+                root.attach(&plan.rootfs).at(Step::AttachRoot)?;
+            }
             let asked = Asked { rlimits: &plan.process.rlimits, plan: Some(&plan) };
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
@@ -148,10 +156,10 @@ impl Runtime {
         match announced {
             Ok(ready) => {
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
-                Ok(Made { locked, cgroup, plan, ready, terminal: ours })
+                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours })
             }
             Err(error) => {
-                undo(locked, cgroup.as_ref(), &plan);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
         }
@@ -191,8 +199,9 @@ fn cgroups_path(bundle: &Bundle) -> Option<&Path> {
     bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
-fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> Record {
-    Record {
+fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> Result<Record> {
+    let shares_mounts = !plan.namespaces.has(LinuxNamespaceType::Mount);
+    Ok(Record {
         oci_version: plan.hook_state.oci_version.clone(),
         id: id.to_owned(),
         bundle: bundle.dir.clone(),
@@ -200,9 +209,10 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location) -> R
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         annotations: plan.hook_state.annotations.clone(),
         cgroup,
+        callers_root: shares_mounts.then(|| CallersRoot::of(&plan.rootfs)).transpose()?,
         own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
         hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
-    }
+    })
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
@@ -226,16 +236,13 @@ fn inherit(
             .during(|| format!("linux.namespaces: {typ}"))
             .at(Step::JoinNamespaces)
     });
-    let sources = if plan.namespaces.has(LinuxNamespaceType::User) {
-        plan.mounts.iter().map(|mount| rootfs::clone_source(mount).at(Step::Mount)).collect::<Result<_>>()?
-    } else {
-        Vec::new()
-    };
+    let joined = joined.collect::<Result<Vec<_>>>()?;
+    let sources = rootfs::clone_sources(plan, single_threaded, &joined).at(Step::Mount)?;
     let stage1 = ForStage1 {
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
-        joined: joined.collect::<Result<_>>()?,
+        joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
 }
@@ -263,9 +270,9 @@ fn give_up(locked: Locked, error: Error) -> Error {
 }
 
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
-fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan) {
+fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) {
     // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
-    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, &plan.hook_state) {
+    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record) {
         tracing::warn!("after a failed create: {left}");
     }
 }

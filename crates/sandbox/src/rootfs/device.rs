@@ -110,7 +110,8 @@ impl Root {
             other = self.directory(parent)?;
             &other
         };
-        if how == HowDevices::Mknod {
+        // A fifo is no device to the kernel: whoever may make a file may make one.
+        if how == HowDevices::Mknod || device.kind == SFlag::S_IFIFO {
             let number = makedev(device.number.0, device.number.1);
             match mknodat(parent, name, device.kind, device.mode, number) {
                 Ok(()) | Err(Errno::EEXIST) => return device.verify(parent, name),

@@ -46,18 +46,15 @@ pub(super) struct Target {
 }
 
 impl Root {
-    /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_source`] gave it where the host's
-    /// mounts are not this user namespace's to clone.
+    /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_sources`] gave it where the host's
+    /// mounts are not this user namespace's to clone, or the ids are mapped.
     ///
     /// # Errors
     /// The entry, and the call or the rule that refused it.
     pub fn mount(&self, plan: &MountPlan, source: Option<OwnedFd>, env: &MountEnv<'_>) -> Result<()> {
-        if plan.idmap.is_some() {
-            // Not dropped in silence: files would belong to the wrong ids.
-            return Err(Error::Refused(format!("mounts[{}]: idmapped mounts are not supported yet", plan.index)));
-        }
         let mounted = match &plan.kind {
             Kind::Bind { source: path, recursion } => bind::mount(self, plan, path, *recursion, source),
+            Kind::Remount => bind::remount(self, plan),
             Kind::Fs(fs) => fs::mount(self, plan, fs, env),
             Kind::Cgroup { version, data } => cgroup::mount(self, plan, *version, data, env),
         };
@@ -155,6 +152,7 @@ pub(super) fn describe(plan: &MountPlan) -> String {
     let on = &plan.destination;
     match &plan.kind {
         Kind::Bind { source, .. } => format!("mount {source:?} on {on:?}"),
+        Kind::Remount => format!("remount {on:?}"),
         Kind::Fs(fs) => format!("mount {} on {on:?}", fs.fstype.display()),
         Kind::Cgroup { .. } => format!("mount cgroup on {on:?}"),
     }

@@ -27,6 +27,9 @@ pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
 /// `MOUNT_ATTR_NOSYMFOLLOW`, Linux 5.14; before it EINVAL.
 pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+/// `MOUNT_ATTR_IDMAP`: the ids are those of `userns_fd`. Linux 5.12 for ext4, xfs and FAT; btrfs 5.15, overlayfs 5.19,
+/// tmpfs 6.3, FUSE 6.12.
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 const OPEN_TREE_CLONE: c_uint = 1;
 const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC.cast_unsigned();

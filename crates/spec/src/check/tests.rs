@@ -109,6 +109,18 @@ fn each_fault_is_found_and_named() {
         ("/linux/sysctl", json!({"kernel/hostname": "x"}), "/linux/sysctl/kernel~1hostname"),
         ("/linux/rootfsPropagation", json!("everywhere"), "/linux/rootfsPropagation"),
         ("/mounts", json!([{"destination": "", "type": "tmpfs"}]), "/mounts/0/destination"),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}]),
+            "/mounts/0/gidMappings",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/a", "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}],
+                "gidMappings": [{"containerID": 0, "hostID": 0, "size": 0}]}]),
+            "/mounts/0/gidMappings/0",
+        ),
+        ("/mounts", json!([{"destination": "/a", "options": ["rbind", "ridmap"]}]), "/mounts/0/options/1"),
         ("/hooks", json!({"poststop": [{"path": "bin/true"}]}), "/hooks/poststop/0/path"),
         ("/hooks", json!({"createRuntime": [{"path": ""}]}), "/hooks/createRuntime/0/path"),
         (
@@ -173,12 +185,6 @@ fn what_is_not_implemented_is_named_and_what_is_empty_is_not() {
         ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), vec!["/process/scheduler"]),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE"}), vec!["/process/ioPriority"]),
         ("/process/execCPUAffinity", json!({"initial": "0"}), vec!["/process/execCPUAffinity"]),
-        (
-            "/mounts",
-            json!([{"destination": "/a", "options": ["rbind", "ridmap"],
-                "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}]),
-            vec!["/mounts/0/uidMappings", "/mounts/0/options/1"],
-        ),
         ("/process/rlimits", json!([{"type": "RLIMIT_CPU", "hard": 1, "soft": 1}]), vec![]),
         ("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}), vec![]),
     ];

@@ -202,4 +202,6 @@ fn mappings_ask_for_an_idmapped_mount_and_come_in_pairs() {
     );
     let idmap = plan(entry("", "/src", "/x", &["bind", "ridmap"])).idmap.unwrap();
     assert_eq!((idmap.recursion, idmap.uid_mappings.len()), (Recursion::Tree, 0));
+    let tmpfs = entry("tmpfs", "tmpfs", "/x", &["idmap"]);
+    assert_eq!(refusal(tmpfs), "mounts[1].options: idmap is for bind mounts alone");
 }
