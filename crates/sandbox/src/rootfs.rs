@@ -79,7 +79,11 @@ impl Root {
     pub fn attach(rootfs: &Path, propagation: Option<Propagation>, namespace: MountNamespace) -> Result<Self> {
         let new = namespace == MountNamespace::New;
         if new {
-            let wanted = propagation.unwrap_or(Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree });
+            let mut wanted = propagation.unwrap_or(Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree });
+            if wanted.flag == MsFlags::MS_UNBINDABLE {
+                // The sources of binds are among them. The container's own mounts are made so in the end.
+                wanted.flag = MsFlags::MS_PRIVATE;
+            }
             mount_setattr_root(wanted.recursion, &wanted.mount_attr())
                 .map_err(|errno| match errno {
                     Errno::ENOSYS => Error::Refused("this kernel has no mount_setattr(2): needs Linux 5.12".into()),

@@ -7,6 +7,7 @@
 
 mod cgroup2;
 mod cgroups;
+mod device;
 mod errors;
 mod exec;
 mod hooks;

@@ -178,6 +178,7 @@ fn superblock_flags_are_set_and_taken_back() {
 #[test]
 fn tmpcopyup_brings_what_the_directory_held() {
     let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 leaves tmpfs its 1777");
     let script = "cd /t; cat file sub/inner; readlink link; stat -c %a .; touch new; ls | wc -l";
     for options in [&["tmpcopyup"][..], &["tmpcopyup", "mode=755", "size=1m"]] {
         let bundle = Bundle::script(script)
@@ -303,7 +304,7 @@ fn a_remount_changes_what_is_mounted() {
 #[test]
 fn a_bind_in_a_user_namespace_keeps_the_flags_of_its_source() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 drops them");
+    known!(runtime, Runc: "1.1.5 is refused by the kernel: it drops them", Crun: "1.8.1 drops them");
     let source = TempDir::new("source");
     let prepare = format!("mount -t tmpfs -o nosuid,nodev,noexec,noatime,mode=755 t {}", source.path().display());
     let bundle = Bundle::new()
