@@ -65,6 +65,8 @@ pub struct Root {
     dev: RefCell<Option<Rc<OwnedFd>>>,
     /// Whether /dev is the container's own to fill, and not a directory of the host bound there.
     dev_is_bind: Cell<bool>,
+    /// Whether /dev is a tmpfs of the container's own that began empty: nothing is in it but what is made here.
+    dev_is_new: Cell<bool>,
 }
 
 impl Root {
@@ -113,8 +115,8 @@ impl Root {
             fd = tree;
         }
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
-        let (read_only_later, dev, dev_is_bind) = Default::default();
-        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind })
+        let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
+        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
     }
 
     /// Makes the root the working directory, for hooks that run before it is entered.

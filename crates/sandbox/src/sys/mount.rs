@@ -124,10 +124,24 @@ fn open_tree(dirfd: RawFd, path: &CStr, flags: c_uint) -> nix::Result<OwnedFd> {
 ///
 /// <https://man7.org/linux/man-pages/man2/move_mount.2.html>
 pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<()> {
-    let (from, to) = (mount.as_raw_fd(), target.as_raw_fd());
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both paths are static NUL-terminated strings; the kernel writes to no memory of ours.
-    let returned = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
+    move_mount_raw(mount, target, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+/// `move_mount(mount, "", directory, name, MOVE_MOUNT_F_EMPTY_PATH)`: attaches a detached mount on the entry `name` of
+/// `directory`. A symbolic link there is not followed; for a directory that nobody else can change. Linux 5.2.
+///
+/// # Errors
+/// As [`move_mount`]; ENOENT.
+///
+/// <https://man7.org/linux/man-pages/man2/move_mount.2.html>
+pub fn move_mount_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    move_mount_raw(mount, directory, name, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn move_mount_raw(mount: BorrowedFd<'_>, dirfd: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> nix::Result<()> {
+    let (from, to) = (mount.as_raw_fd(), dirfd.as_raw_fd());
+    // SAFETY: both paths are NUL-terminated strings that outlive the call; the kernel writes to no memory of ours.
+    let returned = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) };
     result(returned).map(drop)
 }
 

@@ -117,6 +117,7 @@ fn a_bind_is_a_bind_by_option_or_by_type_and_its_relative_source_lies_in_the_bun
     assert_eq!(kind("none", "/src", &["rbind"]), bind("/src", Recursion::Tree));
     assert_eq!(kind("tmpfs", "/src", &["bind"]), bind("/src", Recursion::Top));
     assert_eq!(kind("bind", "src/a", &[]), bind("/bundle/src/a", Recursion::Top));
+    assert_eq!(kind("bind", "", &["bind", "remount", "ro"]), Kind::Remount);
     assert_eq!(kind("cgroup", "/sys/fs/cgroup", &["rbind"]), bind("/sys/fs/cgroup", Recursion::Tree));
 }
 
