@@ -27,5 +27,6 @@ pub mod seccomp;
 pub mod step;
 pub mod store;
 pub mod sys;
+pub mod userns;
 
 pub use error::{Error, Result};

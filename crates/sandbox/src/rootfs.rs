@@ -24,17 +24,20 @@ use crate::sys::path::{Identity, identity};
 use crate::{Error, Result};
 
 mod bind;
+mod callers;
 mod cgroup;
 mod copy_up;
 mod device;
 mod fs;
+mod idmap;
 mod mask;
 mod mount;
 mod pivot;
 mod tree;
 
-pub use bind::clone_source;
+pub use callers::CallersRoot;
 pub use device::{HowDevices, open_own_ptmx};
+pub use idmap::clone_sources;
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
@@ -62,6 +65,8 @@ pub struct Root {
     dev: RefCell<Option<Rc<OwnedFd>>>,
     /// Whether /dev is the container's own to fill, and not a directory of the host bound there.
     dev_is_bind: Cell<bool>,
+    /// Whether /dev is a tmpfs of the container's own that began empty: nothing is in it but what is made here.
+    dev_is_new: Cell<bool>,
 }
 
 impl Root {
@@ -76,7 +81,11 @@ impl Root {
     pub fn attach(rootfs: &Path, propagation: Option<Propagation>, namespace: MountNamespace) -> Result<Self> {
         let new = namespace == MountNamespace::New;
         if new {
-            let wanted = propagation.unwrap_or(Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree });
+            let mut wanted = propagation.unwrap_or(Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree });
+            if wanted.flag == MsFlags::MS_UNBINDABLE {
+                // The sources of binds are among them. The container's own mounts are made so in the end.
+                wanted.flag = MsFlags::MS_PRIVATE;
+            }
             mount_setattr_root(wanted.recursion, &wanted.mount_attr())
                 .map_err(|errno| match errno {
                     Errno::ENOSYS => Error::Refused("this kernel has no mount_setattr(2): needs Linux 5.12".into()),
@@ -96,15 +105,18 @@ impl Root {
         let host_may_see = propagation.is_some_and(|p| p.flag != MsFlags::MS_SLAVE || p.recursion != Recursion::Tree);
         if new {
             if host_may_see {
-                make_parent_private(&fd).during(|| format!("make the mount around {rootfs:?} private"))?;
+                // A slave for those who want one: the bind below will be as what it is made from.
+                let slave = propagation.is_some_and(|p| p.flag == MsFlags::MS_SLAVE);
+                isolate_parent(&fd, if slave { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE })
+                    .during(|| format!("set the propagation of the mount around {rootfs:?}"))?;
             }
             let tree = open_tree_clone(fd.as_fd(), Recursion::Tree).call(|| format!("open_tree({rootfs:?})"))?;
             move_mount(tree.as_fd(), fd.as_fd()).call(|| format!("move_mount({rootfs:?})"))?;
             fd = tree;
         }
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
-        let (read_only_later, dev, dev_is_bind) = Default::default();
-        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind })
+        let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
+        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
     }
 
     /// Makes the root the working directory, for hooks that run before it is entered.
@@ -121,12 +133,12 @@ impl Root {
     }
 }
 
-/// Makes the mount that holds `dir` private: its root is at `dir` or somewhere above it.
-fn make_parent_private(dir: &OwnedFd) -> Result<()> {
-    let private = MountAttr { propagation: MsFlags::MS_PRIVATE.bits(), ..MountAttr::default() };
+/// Makes the mount that holds `dir` private or a slave: its root is at `dir` or somewhere above it.
+fn isolate_parent(dir: &OwnedFd, propagation: MsFlags) -> Result<()> {
+    let attr = MountAttr { propagation: propagation.bits(), ..MountAttr::default() };
     let mut at = dir.try_clone().call(|| "dup")?;
     loop {
-        match mount_setattr(at.as_fd(), Recursion::Top, &private) {
+        match mount_setattr(at.as_fd(), Recursion::Top, &attr) {
             // Not the root of a mount.
             Err(Errno::EINVAL) => {}
             done => return done.call(|| "mount_setattr"),

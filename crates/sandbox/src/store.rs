@@ -56,6 +56,9 @@ pub struct Record {
     pub resctrl: Vec<PathBuf>,
     /// Whether its init is pid 1 of a namespace of its own: then killing init kills all.
     pub own_pid_namespace: bool,
+    /// What its mounts lie on, if it has no mount namespace of its own or joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers_root: Option<crate::rootfs::CallersRoot>,
     /// Whether there are poststart and poststop hooks: without, nobody decodes `config.json` for them.
     pub hooks: RecordedHooks,
 }

@@ -220,8 +220,24 @@ fn absolute(pointer: &str, path: &Path) -> Result {
 }
 
 fn mounts(spec: &Spec, found: &mut Findings) {
+    let has_user = spec.linux().as_ref().is_some_and(|linux| has(linux, LinuxNamespaceType::User));
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         found.take(path(&format!("/mounts/{index}/destination"), mount.destination()));
+        let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+        let (uids, gids) = (uids.unwrap_or_default(), gids.unwrap_or_default());
+        for (field, list, other) in [("uidMappings", uids, gids), ("gidMappings", gids, uids)] {
+            let pointer = format!("/mounts/{index}/{field}");
+            if list.is_empty() && !other.is_empty() {
+                found.add(&pointer, "uidMappings and gidMappings need each other");
+            }
+            mapping::list(&pointer, list, found);
+        }
+        let mut options = mount.options().iter().flatten();
+        let by_option = options.position(|option| matches!(option.as_str(), "idmap" | "ridmap"));
+        if let Some(option) = by_option.filter(|_| uids.is_empty() && !has_user) {
+            let cause = "needs uidMappings and gidMappings of the mount, or a user namespace in /linux/namespaces";
+            found.add(format!("/mounts/{index}/options/{option}"), cause);
+        }
     }
 }
 
@@ -314,35 +330,6 @@ fn memory(linux: &Linux, found: &mut Findings) {
     if let Some(swappiness) = memory.swappiness().filter(|swappiness| *swappiness > 100) {
         found.add(format!("{AT}/swappiness"), format!("{swappiness} is not in 0..=100"));
     }
-}
-
-/// A field that is not implemented yet, and whether a configuration asks for it. To implement one: delete its line.
-type NotYet<T> = (&'static str, fn(&T) -> bool);
-
-/// Of a mount; [`unsupported`] looks at them.
-const NOT_YET_IN_MOUNTS: &[&str] = &["uidMappings", "gidMappings"];
-
-/// Every field that is refused because it is not implemented, `*` for an index: for docs/spec-coverage.md.
-pub fn not_yet() -> Vec<String> {
-    NOT_YET_IN_MOUNTS.iter().map(|field| format!("/mounts/*/{field}")).collect()
-}
-
-/// The pointers of what the configuration asks for and this version does not implement: refused, never ignored.
-pub fn unsupported(spec: &Spec) -> Vec<String> {
-    let mut fields = Vec::new();
-    if let Some(linux) = spec.linux() {
-        let asked = NOT_YET_IN_LINUX.iter().filter(|(_, is_asked)| is_asked(linux));
-        fields.extend(asked.map(|(field, _)| format!("/linux/{field}")));
-    }
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        let by_field = [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())];
-        let by_field = by_field.iter().filter(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty()));
-        fields.extend(by_field.map(|(field, _)| format!("/mounts/{index}/{field}")));
-        let options = mount.options().iter().flatten().enumerate();
-        let by_option = options.filter(|(_, option)| matches!(option.as_str(), "idmap" | "ridmap"));
-        fields.extend(by_option.map(|(option, _)| format!("/mounts/{index}/options/{option}")));
-    }
-    fields
 }
 
 #[cfg(test)]

@@ -139,8 +139,6 @@ fn examine(examined: &mut Examined) -> Option<Spec> {
     let mut spec = spec.filter(|_| types_are_right)?;
     settle(&mut spec, &examined.text);
     examined.add(Severity::Error, check::all(&spec));
-    let unsupported = check::unsupported(&spec).into_iter();
-    examined.add(Severity::Error, unsupported.map(|field| Finding::unsupported(&[field])).collect());
     examined.add(Severity::Warning, warning::all(&document, &spec));
     Some(spec)
 }

@@ -21,6 +21,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -44,6 +45,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -160,7 +162,7 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
                 .build()?,
         )
         .mount_extensions(
-            MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(false).build()?).build()?,
+            MountExtensionsBuilder::default().idmap(IDMapBuilder::default().enabled(true).build()?).build()?,
         )
         .net_devices(NetDevicesBuilder::default().enabled(true).build()?)
         .build()?;
@@ -258,7 +260,8 @@ mod tests {
         assert_eq!(seccomp["archs"].as_array().unwrap().len(), super::ARCHITECTURES.len());
         assert_eq!(seccomp["operators"][6], "SCMP_CMP_MASKED_EQ");
         assert_eq!(seccomp["supportedFlags"], seccomp["knownFlags"]);
-        for pointer in ["/linux/cgroup/systemd", "/linux/mountExtensions/idmap/enabled"] {
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+        for pointer in ["/linux/cgroup/systemd"] {
             assert_eq!(document.pointer(pointer), Some(&serde_json::Value::Bool(false)), "{pointer}");
         }
         for pointer in [

@@ -17,10 +17,6 @@ pub(crate) fn bundle(dir: &Path) -> Result<Bundle, Error> {
     let spec = decode::spec(&path, &config)?;
     check::text(&config)
         .and_then(|()| check::spec(&spec))
-        .and_then(|()| match check::unsupported(&spec).as_slice() {
-            [] => Ok(()),
-            fields => Err(Finding::unsupported(fields)),
-        })
         .and_then(|()| host_network(&spec))
         .and_then(|()| rootfs(&dir, &spec))
         .map_err(|finding| finding.at(&path, &config))

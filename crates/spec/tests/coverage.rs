@@ -99,19 +99,11 @@ fn states() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn what_is_refused_by_the_code_is_said_to_be_and_nothing_else() {
+fn every_field_is_done_or_says_why_not() {
     let states = states();
-    let refused = check::not_yet();
-    for field in &refused {
-        assert!(states[field].starts_with("refused until issue "), "{field}: refused by spec/check");
-    }
     for (field, state) in &states {
         let known = state == "done" || state == "for another platform" || state.starts_with("ignored with a warning: ");
-        let is_refused = state.starts_with("refused until issue ");
-        assert!(known || is_refused, "{field}: {state:?} is no state");
-        if is_refused {
-            assert!(refused.contains(field), "{field}: not refused by spec/check any more");
-        }
+        assert!(known, "{field}: {state:?} is no state");
     }
 }
 

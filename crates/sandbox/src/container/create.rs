@@ -19,6 +19,7 @@ use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
+use crate::rootfs::CallersRoot;
 use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
@@ -40,6 +41,7 @@ struct Made {
     locked: Locked,
     cgroup: Box<dyn Cgroup>,
     plan: Plan,
+    record: Record,
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
@@ -53,13 +55,13 @@ impl Runtime {
     /// # Errors
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let Made { locked, cgroup, plan, ready, resctrl, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
+        let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
         let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan, &resctrl);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
         }
@@ -75,13 +77,13 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Made { locked, cgroup, plan, ready, terminal, resctrl } = self.make(id, options, Waits::OnWire, detach)?;
+        let Made { locked, cgroup, plan, record, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
                 end_child(init);
-                undo(locked, cgroup.as_ref(), &plan, &resctrl);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
             }
         };
@@ -89,7 +91,7 @@ impl Runtime {
             hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
         {
             end_child(init);
-            undo(locked, cgroup.as_ref(), &plan, &resctrl);
+            undo(locked, cgroup.as_ref(), &plan, &record);
             return Err(error);
         }
         let Some(signals) = signals else { return Ok(0) };
@@ -98,9 +100,7 @@ impl Runtime {
         let code = foreground::wait(init, &signals, ptmx);
         if !run.keep {
             match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-                Ok(locked) => {
-                    delete::remove(locked, None, cgroup.as_ref(), &resctrl, &plan.hooks.poststop, &plan.hook_state)?;
-                }
+                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
                 Err(Error::NotExist) => {}
                 Err(error) => return Err(error),
             }
@@ -129,7 +129,10 @@ impl Runtime {
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let cgroup = cgroup::open(&location);
-        let record = record(id, &bundle, &plan, location, resctrl.clone());
+        let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
+            Ok(record) => record,
+            Err(error) => return Err(give_up(locked, error)),
+        };
         if let Err(error) =
             locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
         {
@@ -159,6 +162,9 @@ impl Runtime {
             if let Some(groups) = &rdt {
                 own.entrances.extend(groups.entrances().at(Step::EnterCgroup)?);
             }
+            if let Some(root) = record.callers_root {
+                root.attach(&plan.rootfs).at(Step::AttachRoot)?;
+            }
             let asked = Asked {
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
@@ -174,10 +180,10 @@ impl Runtime {
         match announced {
             Ok(ready) => {
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
-                Ok(Made { locked, cgroup, plan, ready, terminal: ours, resctrl })
+                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours })
             }
             Err(error) => {
-                undo(locked, cgroup.as_ref(), &plan, &resctrl);
+                undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
         }
@@ -217,8 +223,9 @@ fn cgroups_path(bundle: &Bundle) -> Option<&Path> {
     bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
-fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resctrl: Vec<PathBuf>) -> Record {
-    Record {
+fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resctrl: Vec<PathBuf>) -> Result<Record> {
+    let shares_mounts = !plan.namespaces.has(LinuxNamespaceType::Mount);
+    Ok(Record {
         oci_version: plan.hook_state.oci_version.clone(),
         id: id.to_owned(),
         bundle: bundle.dir.clone(),
@@ -227,9 +234,10 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
         annotations: plan.hook_state.annotations.clone(),
         cgroup,
         resctrl,
+        callers_root: shares_mounts.then(|| CallersRoot::of(&plan.rootfs)).transpose()?,
         own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
         hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
-    }
+    })
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
@@ -253,16 +261,13 @@ fn inherit(
             .during(|| format!("linux.namespaces: {typ}"))
             .at(Step::JoinNamespaces)
     });
-    let sources = if plan.namespaces.has(LinuxNamespaceType::User) {
-        plan.mounts.iter().map(|mount| rootfs::clone_source(mount).at(Step::Mount)).collect::<Result<_>>()?
-    } else {
-        Vec::new()
-    };
+    let joined = joined.collect::<Result<Vec<_>>>()?;
+    let sources = rootfs::clone_sources(plan, single_threaded, &joined).at(Step::Mount)?;
     let stage1 = ForStage1 {
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
-        joined: joined.collect::<Result<_>>()?,
+        joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
 }
@@ -290,9 +295,9 @@ fn give_up(locked: Locked, error: Error) -> Error {
 }
 
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
-fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, resctrl: &[PathBuf]) {
+fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) {
     // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
-    if let Err(left) = delete::remove(locked, None, cgroup, resctrl, &plan.hooks.poststop, &plan.hook_state) {
+    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record) {
         tracing::warn!("after a failed create: {left}");
     }
 }

@@ -37,7 +37,10 @@ impl Runtime {
             return locked.remove();
         };
         let cgroup = cgroup::open(&record.cgroup);
-        let Some(init) = locked.init()? else { return delete_unfinished(locked, cgroup.as_ref(), &record.resctrl) };
+        let Some(init) = locked.init()? else {
+            detach_root(&record).at(Step::Remove)?;
+            return delete_unfinished(locked, cgroup.as_ref(), &record.resctrl);
+        };
         if !force {
             match super::inspect::status(&locked, cgroup.as_ref())? {
                 Status::Stopped | Status::Created => {}
@@ -51,7 +54,7 @@ impl Runtime {
         }
         kill_init(init).at(Step::Remove)?;
         let hooks = if record.hooks.poststop { poststop_hooks(&locked)? } else { Vec::new() };
-        remove(locked, Some(init), cgroup.as_ref(), &record.resctrl, &hooks, &hook_state(&record))
+        remove(locked, Some(init), cgroup.as_ref(), &hooks, &record)
     }
 
     /// Deletes a container whose state file cannot be read, as far as the rest of its directory says what it is.
@@ -94,20 +97,27 @@ pub(super) fn remove(
     cgroup: &dyn Cgroup,
     resctrl: &[PathBuf],
     poststop: &[Hook],
-    state: &HookState,
+    record: &Record,
 ) -> Result<()> {
     cgroup.remove(deadline()).at(Step::Remove)?;
     if let Some(init) = init {
         await_end(init).at(Step::Remove)?;
     }
-    intel_rdt::remove(resctrl).at(Step::Remove)?;
+    intel_rdt::remove(&record.resctrl).at(Step::Remove)?;
+    detach_root(record).at(Step::Remove)?;
     locked.remove().at(Step::Remove)?;
+    let state = hook_state(record);
     for hook in poststop {
         if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state.json(Status::Stopped, 0)) {
             tracing::warn!("{error}");
         }
     }
     Ok(())
+}
+
+/// Takes away what was mounted in the namespace of the caller, for a container without one.
+fn detach_root(record: &Record) -> Result<()> {
+    record.callers_root.map_or(Ok(()), |root| root.detach(&record.rootfs))
 }
 
 /// Kills init. It may be frozen, and then dies once [`remove`] has seen to its cgroup: waiting is done there.

@@ -14,8 +14,8 @@ use super::finish;
 use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
-use crate::plan::Plan;
 use crate::plan::process::{Rlimit, Scheduling};
+use crate::plan::{IdMappings, Plan};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
@@ -145,14 +145,7 @@ impl Build<'_> {
     /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
     fn map_ids(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
-        let maps = &self.asked.plan()?.id_mappings;
-        for (file, field, mappings) in
-            [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
-        {
-            let lines: String = mappings.iter().map(id_map_line).collect();
-            write_once(&format!("/proc/{stage1}/{file}"), lines.as_bytes()).during(|| field)?;
-        }
-        Ok(())
+        write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
     fn set_clocks(&self) -> Result<()> {
@@ -242,6 +235,18 @@ impl Ready {
         let _may_be_dead = kill(self.init, Signal::SIGKILL);
         let _status = waitpid(self.init, None);
     }
+}
+
+/// Writes the id maps of the user namespace that `pid` is in. `of` goes before the name of the field in an error.
+///
+/// # Errors
+/// The kind of mapping, and what the kernel says to it.
+pub(crate) fn write_id_maps(pid: Pid, maps: &IdMappings, of: &str) -> Result<()> {
+    for (file, field, mappings) in [("uid_map", "uidMappings", &maps.uid), ("gid_map", "gidMappings", &maps.gid)] {
+        let lines: String = mappings.iter().map(id_map_line).collect();
+        write_once(&format!("/proc/{pid}/{file}"), lines.as_bytes()).during(|| format!("{of}{field}"))?;
+    }
+    Ok(())
 }
 
 fn id_map_line(mapping: &LinuxIdMapping) -> String {

@@ -181,9 +181,10 @@ fn seal_root(plan: &Plan, null: OwnedFd) -> Result<()> {
     if !plan.namespaces.has(LinuxNamespaceType::Mount) {
         return Ok(());
     }
-    plan.rootfs_propagation.map_or(Ok(()), rootfs::set_root_propagation)?;
     rootfs::read_only_paths(&plan.read_only_paths)?;
     rootfs::mask_paths(&plan.masked_paths, null)?;
+    // After those: they bind, which `runbindable` forbids.
+    plan.rootfs_propagation.map_or(Ok(()), rootfs::set_root_propagation)?;
     if plan.read_only_root { rootfs::read_only_root() } else { Ok(()) }
 }
 

@@ -45,6 +45,8 @@ pub enum Kind {
         /// Whether the mounts below it come along: `bind` or `rbind`.
         recursion: Recursion,
     },
+    /// No mount of its own: `bind,remount` gives what is mounted on the destination other attributes.
+    Remount,
     /// A new file system.
     Fs(Fs),
     /// The container's cgroup, as cgroup v1 or v2 shows it.
@@ -169,6 +171,8 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
     let fstype = mount.typ().as_deref().filter(|fstype| !fstype.is_empty());
     let bind = parsed.bind.or((fstype == Some("bind")).then_some(Recursion::Top));
     let kind = match (bind, fstype) {
+        // What else `remount` changes belongs to the file system, and takes its type.
+        (Some(_), _) if parsed.flags.contains(MsFlags::MS_REMOUNT) => Kind::Remount,
         (Some(recursion), _) => {
             let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
                 return Err(refuse(".source", "missing: a bind mount needs one".into()));
@@ -195,6 +199,9 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
     }
     check_proc(&destination, &kind).map_err(|why| refuse(".destination", why))?;
     let idmap = plan_idmap(parsed.idmap, mount).map_err(|why| refuse("", why))?;
+    if idmap.is_some() && !matches!(&kind, Kind::Bind { .. }) {
+        return Err(refuse(".options", "idmap is for bind mounts alone".into()));
+    }
     let Parsed { attrs, recursive_attrs, propagation, .. } = parsed;
     Ok(MountPlan { index, destination, kind, attrs, recursive_attrs, propagation, idmap })
 }
@@ -265,7 +272,7 @@ fn check_proc(destination: &Path, kind: &Kind) -> Result<(), String> {
     if below.as_os_str().is_empty() {
         // Whether the source of a bind is a procfs is seen when it is open.
         return match kind {
-            Kind::Bind { .. } => Ok(()),
+            Kind::Bind { .. } | Kind::Remount => Ok(()),
             Kind::Fs(_) if new_proc => Ok(()),
             _ => Err("only a procfs can be mounted on /proc".into()),
         };

@@ -25,7 +25,7 @@ const PROC_ROOT_INODE: u64 = 1;
 ///
 /// # Errors
 /// ENOENT and what else open_tree(2) says of the source.
-pub fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
+pub(super) fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
     match &plan.kind {
         Kind::Bind { source, recursion } => clone(source, *recursion).during(|| describe(plan)).map(Some),
         _ => Ok(None),
@@ -48,6 +48,8 @@ pub(super) fn mount(
 ) -> Result<()> {
     let tree = match source {
         Some(tree) => tree,
+        // Not dropped in silence: files would belong to the wrong ids.
+        None if plan.idmap.is_some() => return Err(Error::Refused("its ids are not mapped".into())),
         None => clone(path, recursion)?,
     };
     if plan.destination == Path::new("/proc") {
@@ -75,6 +77,15 @@ pub(super) fn attach(root: &Root, plan: &MountPlan, tree: OwnedFd) -> Result<()>
             _ => Error::call(call, errno),
         }
     })
+}
+
+/// Changes the attributes of what is mounted on the destination.
+pub(super) fn remount(root: &Root, plan: &MountPlan) -> Result<()> {
+    let target = root.target(plan, Leaf::Directory)?;
+    match set_attributes(plan, target.fd.as_fd()) {
+        Err(error) if error.errno() == Some(Errno::EINVAL) => Err(error).during(|| "nothing is mounted there"),
+        done => done,
+    }
 }
 
 /// Changes what the plan names and keeps the rest: a flag of the source that an outer user namespace has locked stays.

@@ -1,6 +1,6 @@
 //! The container's cgroup as it sees it: one cgroup2 mount, or a tmpfs with one mount per v1 hierarchy.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use nix::unistd::symlinkat;
 use super::mount::{CgroupNamespace, MountEnv};
 use super::tree::Leaf;
 use super::{Root, bind, fs};
-use crate::Result;
 use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::{CgroupVersion, MountPlan};
 use crate::sys::mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, Recursion, mount_setattr,
-    move_mount,
+    move_mount, move_mount_at,
 };
+use crate::{Error, Result};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -71,11 +71,9 @@ fn mount_v1(root: &Root, plan: &MountPlan, env: &MountEnv<'_>) -> Result<()> {
         mount_hierarchy(&tmpfs, directory, V1_ATTRS | read_only, env)
             .during(|| format!("hierarchy {:?}", directory.hierarchy))?;
     }
-    if read_only != 0 {
-        let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
-        mount_setattr(tmpfs.as_fd(), Recursion::Top, &attr).call(|| "mount_setattr")?;
-    }
-    Ok(())
+    // All at once, when everything is made. A propagation has come before: it is the tmpfs' own.
+    let attr = MountAttr { attr_set: V1_ATTRS | read_only, ..MountAttr::default() };
+    mount_setattr(tmpfs.as_fd(), Recursion::Tree, &attr).call(|| "mount_setattr(AT_RECURSIVE)")
 }
 
 /// One hierarchy below the tmpfs, which is ours alone so far: nobody else can have put links into it.
@@ -83,18 +81,17 @@ fn mount_hierarchy(tmpfs: &OwnedFd, directory: &Directory, attrs: u64, env: &Mou
     let hierarchy = directory.hierarchy.as_str();
     let name = hierarchy.strip_prefix("name=").unwrap_or(hierarchy);
     mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755)).call(|| format!("mkdirat({name:?})"))?;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = openat(tmpfs, name, flags, Mode::empty()).call(|| format!("openat({name:?})"))?;
     match env.cgroup_namespace {
         CgroupNamespace::Private => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let fd = openat(tmpfs, name, flags, Mode::empty()).call(|| format!("openat({name:?})"))?;
             let cgroup = fs::plain("cgroup", "cgroup", &[hierarchy]);
             fs::mount_here(&cgroup, attrs, None, fd.as_fd()).call(|| "mount(\"cgroup\")")?;
         }
         CgroupNamespace::Host => {
             let tree = bind::clone(&directory.path, Recursion::Top)?;
-            let attr = MountAttr { attr_set: attrs, ..MountAttr::default() };
-            mount_setattr(tree.as_fd(), Recursion::Top, &attr).call(|| "mount_setattr")?;
-            move_mount(tree.as_fd(), fd.as_fd()).call(|| "move_mount")?;
+            let at = CString::new(name).map_err(|_| Error::call("move_mount", Errno::EINVAL))?;
+            move_mount_at(tree.as_fd(), tmpfs.as_fd(), &at).call(|| "move_mount")?;
         }
     }
     if name.contains(',') {

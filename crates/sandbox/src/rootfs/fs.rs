@@ -160,8 +160,9 @@ pub(super) fn make(fs: &Fs, attrs: u64, label: Option<&str>) -> Result<OwnedFd> 
         (MsFlags::MS_DIRSYNC, "dirsync"),
         (MsFlags::MS_MANDLOCK, "mand"),
         (MsFlags::MS_LAZYTIME, "lazytime"),
-        (MsFlags::MS_I_VERSION, "iversion"),
     ] {
+        // `iversion` is mount(2)'s alone. It changes nothing here: a file system that counts versions does so unasked since
+        // Linux 6.1, and this one is new.
         if fs.flags.contains(flag) {
             set(OsStr::new(name), None)?;
         }

@@ -46,23 +46,22 @@ pub(super) struct Target {
 }
 
 impl Root {
-    /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_source`] gave it where the host's
-    /// mounts are not this user namespace's to clone.
+    /// Carries out one entry of `mounts`. `source` is the bind's source as [`super::clone_sources`] gave it where the host's
+    /// mounts are not this user namespace's to clone, or the ids are mapped.
     ///
     /// # Errors
     /// The entry, and the call or the rule that refused it.
     pub fn mount(&self, plan: &MountPlan, source: Option<OwnedFd>, env: &MountEnv<'_>) -> Result<()> {
-        if plan.idmap.is_some() {
-            // Not dropped in silence: files would belong to the wrong ids.
-            return Err(Error::Refused(format!("mounts[{}]: idmapped mounts are not supported yet", plan.index)));
-        }
         let mounted = match &plan.kind {
             Kind::Bind { source: path, recursion } => bind::mount(self, plan, path, *recursion, source),
+            Kind::Remount => bind::remount(self, plan),
             Kind::Fs(fs) => fs::mount(self, plan, fs, env),
             Kind::Cgroup { version, data } => cgroup::mount(self, plan, *version, data, env),
         };
         if Path::new(DEV).starts_with(&plan.destination) {
             self.dev.take();
+            let is_new = matches!(&plan.kind, Kind::Fs(fs) if fs.fstype == "tmpfs" && !fs.copy_up);
+            self.dev_is_new.set(is_new && plan.destination == Path::new(DEV));
         }
         mounted.during(|| describe(plan))
     }
@@ -72,6 +71,9 @@ impl Root {
     pub(super) fn target(&self, plan: &MountPlan, leaf: Leaf) -> Result<Target> {
         let plain = matches!(&plan.kind, Kind::Fs(fs) if fs.fstype == "proc" || fs.fstype == "sysfs");
         let path = &plan.destination;
+        if let Some(fd) = self.make_in_new_dev(path, leaf) {
+            return Ok(Target { fd, made: true });
+        }
         let missing = match tree::open(&self.fd, path, leaf, Links::Refuse) {
             // No link and no `..` on the way: what the plan has found out about the path holds for this directory,
             // and it is not the root.
@@ -100,24 +102,38 @@ impl Root {
         self.check_target(path, &target.fd)?;
         // It may be /dev that is going to be covered.
         self.dev.take();
+        self.dev_is_new.set(false);
         Ok(target)
+    }
+
+    /// Makes the entry `path` of a /dev that began empty, where it will be missing: not worth a look.
+    fn make_in_new_dev(&self, path: &Path, leaf: Leaf) -> Option<OwnedFd> {
+        if !self.dev_is_new.get() || path.parent() != Some(Path::new(DEV)) {
+            return None;
+        }
+        let dev = self.keep_dev()?;
+        tree::make_leaf(&dev, path.file_name()?, leaf).ok()
+    }
+
+    /// /dev without links on the way, opened once.
+    fn keep_dev(&self) -> Option<Rc<OwnedFd>> {
+        let mut kept = self.dev.borrow_mut();
+        if kept.is_none() {
+            *kept = tree::open(&self.fd, Path::new(DEV), Leaf::Directory, Links::Refuse).ok().map(Rc::new);
+        }
+        kept.clone()
     }
 
     /// Makes `path` where no link is on the way.
     fn make_plain(&self, path: &Path, leaf: Leaf) -> nix::Result<OwnedFd> {
         if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
             && parent == Path::new(DEV)
+            && let Some(dev) = self.keep_dev()
         {
-            let mut kept = self.dev.borrow_mut();
-            if kept.is_none() {
-                *kept = tree::open(&self.fd, parent, Leaf::Directory, Links::Refuse).ok().map(Rc::new);
-            }
-            if let Some(dev) = &*kept {
-                match tree::make_leaf(dev, name, leaf) {
-                    // A dangling link.
-                    Err(Errno::EEXIST) => {}
-                    done => return done,
-                }
+            match tree::make_leaf(&dev, name, leaf) {
+                // A dangling link.
+                Err(Errno::EEXIST) => {}
+                done => return done,
             }
         }
         tree::make(&self.fd, path, leaf, Links::Refuse)
@@ -155,6 +171,7 @@ pub(super) fn describe(plan: &MountPlan) -> String {
     let on = &plan.destination;
     match &plan.kind {
         Kind::Bind { source, .. } => format!("mount {source:?} on {on:?}"),
+        Kind::Remount => format!("remount {on:?}"),
         Kind::Fs(fs) => format!("mount {} on {on:?}", fs.fstype.display()),
         Kind::Cgroup { .. } => format!("mount cgroup on {on:?}"),
     }

@@ -110,12 +110,12 @@ impl Root {
 }
 
 /// Gives the new `/` the propagation of `linux.rootfsPropagation`: shared mounts in a container that asks for them.
-/// Private is what it is anyway, see [`Root::attach`].
+/// Private or a slave is what it is anyway, see [`Root::attach`], and a mount that asked to be shared stays shared then.
 ///
 /// # Errors
 /// The call that failed.
 pub fn set_root_propagation(propagation: Propagation) -> Result<()> {
-    if propagation.flag == MsFlags::MS_PRIVATE {
+    if propagation.flag == MsFlags::MS_PRIVATE || propagation.flag == MsFlags::MS_SLAVE {
         return Ok(());
     }
     mount_setattr_root(propagation.recursion, &propagation.mount_attr())

@@ -27,6 +27,9 @@ pub const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
 /// `MOUNT_ATTR_NOSYMFOLLOW`, Linux 5.14; before it EINVAL.
 pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
+/// `MOUNT_ATTR_IDMAP`: the ids are those of `userns_fd`. Linux 5.12 for ext4, xfs and FAT; btrfs 5.15, overlayfs 5.19,
+/// tmpfs 6.3, FUSE 6.12.
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 const OPEN_TREE_CLONE: c_uint = 1;
 const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC.cast_unsigned();
@@ -121,10 +124,24 @@ fn open_tree(dirfd: RawFd, path: &CStr, flags: c_uint) -> nix::Result<OwnedFd> {
 ///
 /// <https://man7.org/linux/man-pages/man2/move_mount.2.html>
 pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<()> {
-    let (from, to) = (mount.as_raw_fd(), target.as_raw_fd());
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both paths are static NUL-terminated strings; the kernel writes to no memory of ours.
-    let returned = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) };
+    move_mount_raw(mount, target, c"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+/// `move_mount(mount, "", directory, name, MOVE_MOUNT_F_EMPTY_PATH)`: attaches a detached mount on the entry `name` of
+/// `directory`. A symbolic link there is not followed; for a directory that nobody else can change. Linux 5.2.
+///
+/// # Errors
+/// As [`move_mount`]; ENOENT.
+///
+/// <https://man7.org/linux/man-pages/man2/move_mount.2.html>
+pub fn move_mount_at(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    move_mount_raw(mount, directory, name, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn move_mount_raw(mount: BorrowedFd<'_>, dirfd: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> nix::Result<()> {
+    let (from, to) = (mount.as_raw_fd(), dirfd.as_raw_fd());
+    // SAFETY: both paths are NUL-terminated strings that outlive the call; the kernel writes to no memory of ours.
+    let returned = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) };
     result(returned).map(drop)
 }
 

@@ -17,19 +17,20 @@ pub(super) fn check(spec: &Spec, linux: &Linux, found: &mut Findings) {
             Some(namespace) if list.is_empty() && namespace.path().is_none() => {
                 found.add(&pointer, "a new user namespace needs a mapping");
             }
-            _ if list.len() > MOST => {
-                found.add(&pointer, format!("{} mappings, the kernel takes {MOST}", list.len()));
-            }
             _ => {}
         }
-        extents(&pointer, list, found);
+        self::list(&pointer, list, found);
     }
     if user_namespace.is_some_and(|namespace| namespace.path().is_none()) {
         unmapped(spec, linux, found);
     }
 }
 
-fn extents(pointer: &str, list: &[LinuxIdMapping], found: &mut Findings) {
+/// One list of mappings, of the container or of a mount.
+pub(super) fn list(pointer: &str, list: &[LinuxIdMapping], found: &mut Findings) {
+    if list.len() > MOST {
+        found.add(pointer, format!("{} mappings, the kernel takes {MOST}", list.len()));
+    }
     // Quadratic, over what the kernel would take at all.
     for (index, mapping) in list.iter().enumerate().take(MOST) {
         let fits = |first: u32| first.checked_add(mapping.size() - 1).is_some_and(|last| last != u32::MAX);

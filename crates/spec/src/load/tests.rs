@@ -236,17 +236,6 @@ fn the_network_of_the_host_is_not_tuned() {
 }
 
 #[test]
-fn what_is_not_implemented_is_refused() {
-    let dir = Dir::new();
-    let idmap = config("/mounts/0/options", json!(["idmap"]));
-    let mut document: Value = serde_json::from_str(&idmap).unwrap();
-    assert!(dir.refusal(&idmap).ends_with(": /mounts/0/options/0: not supported by this version of tare"));
-    document["mounts"][1]["options"] = json!(["idmap"]);
-    let both = dir.refusal(document.to_string());
-    assert!(both.ends_with("tare (nor /mounts/0/options/0)"), "{both}");
-}
-
-#[test]
 fn a_process_is_decoded_with_the_same_errors() {
     let process = |text: &str| decode::process(Path::new("p.json"), text.as_bytes()).map_err(|error| error.to_string());
     let good = process(r#"{"cwd": "/", "args": ["sh"], "capabilities": {"bounding": ["CAP_NEW"]}}"#).unwrap();

@@ -129,6 +129,7 @@ fn a_bind_is_a_bind_by_option_or_by_type_and_its_relative_source_lies_in_the_bun
     assert_eq!(kind("none", "/src", &["rbind"]), bind("/src", Recursion::Tree));
     assert_eq!(kind("tmpfs", "/src", &["bind"]), bind("/src", Recursion::Top));
     assert_eq!(kind("bind", "src/a", &[]), bind("/bundle/src/a", Recursion::Top));
+    assert_eq!(kind("bind", "", &["bind", "remount", "ro"]), Kind::Remount);
     assert_eq!(kind("cgroup", "/sys/fs/cgroup", &["rbind"]), bind("/sys/fs/cgroup", Recursion::Tree));
 }
 
@@ -214,4 +215,6 @@ fn mappings_ask_for_an_idmapped_mount_and_come_in_pairs() {
     );
     let idmap = plan(entry("", "/src", "/x", &["bind", "ridmap"])).idmap.unwrap();
     assert_eq!((idmap.recursion, idmap.uid_mappings.len()), (Recursion::Tree, 0));
+    let tmpfs = entry("tmpfs", "tmpfs", "/x", &["idmap"]);
+    assert_eq!(refusal(tmpfs), "mounts[1].options: idmap is for bind mounts alone");
 }

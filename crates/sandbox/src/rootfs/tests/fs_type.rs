@@ -224,7 +224,7 @@ fn an_option_that_the_file_system_does_not_know_is_named() {
     );
     let mut idmap = entry("", "/", "/x", &["bind", "idmap"]);
     idmap.set_uid_mappings(None);
-    assert_eq!(scratch.try_mounts(&[idmap]).unwrap(), "mounts[0]: idmapped mounts are not supported yet");
+    assert_eq!(scratch.try_mounts(&[idmap]).unwrap(), "mount \"/\" on \"/x\": its ids are not mapped");
 }
 
 #[test]
