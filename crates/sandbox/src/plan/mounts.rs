@@ -177,9 +177,9 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
             let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
                 return Err(refuse(".source", "missing: a bind mount needs one".into()));
             };
-            // The kernel would ignore them without a word.
-            if let Some(option) = parsed.data.first() {
-                return Err(refuse(".options", format!("{option:?} is not an option of a bind mount")));
+            // The kernel ignores them without a word, and so do runc and crun: there are configurations that have them.
+            for option in &parsed.data {
+                tracing::warn!("mounts[{index}].options: {option:?} has no effect on a bind mount");
             }
             Kind::Bind { source: bundle.join(source), recursion }
         }
