@@ -29,15 +29,6 @@ impl Finding {
     fn new(pointer: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), cause: cause.into() }
     }
-
-    /// Fields that are asked for and not implemented.
-    pub(crate) fn unsupported(fields: &[String]) -> Self {
-        let others = match fields {
-            [] | [_] => String::new(),
-            [_, others @ ..] => format!(" (nor {})", others.join(", ")),
-        };
-        Self::new(fields.first().cloned().unwrap_or_default(), format!("not supported by this version of tare{others}"))
-    }
 }
 
 /// The result of a check.

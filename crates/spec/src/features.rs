@@ -1,9 +1,9 @@
 //! The document that the `features` verb prints: what this build implements, and nothing else.
 
 use oci_spec::runtime::{
-    ApparmorBuilder, Arch, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeatureBuilder,
-    LinuxNamespaceType, LinuxSeccompAction, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder, Seccomp,
-    SeccompBuilder, SelinuxBuilder,
+    ApparmorBuilder, Arch, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder,
+    LinuxFeatureBuilder, LinuxNamespaceType, LinuxSeccompAction, MemoryPolicyBuilder, MountExtensionsBuilder,
+    NetDevicesBuilder, Seccomp, SeccompBuilder, SelinuxBuilder,
 };
 
 use crate::{Error, OCI_VERSION};

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tare_spec::check;
 use tare_spec::field::Shape;
 
 struct Row {

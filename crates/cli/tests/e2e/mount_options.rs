@@ -361,3 +361,16 @@ fn a_later_mount_covers_what_an_earlier_one_made() {
     );
     assert_eq!(runtime.run(&bundle).ok().text(), "covered");
 }
+
+#[test]
+fn an_option_of_a_file_system_has_no_effect_on_a_bind() {
+    let runtime = runtime();
+    let source = TempDir::new("source");
+    let bundle = Bundle::script("ls -d /v").bind(source.path(), "/v", &["bind", "mode=700"]);
+    let output = runtime.run(&bundle).ok();
+    assert_eq!(output.text(), "/v");
+    if runtime.is_tare() {
+        let warning = output.stderr.lines().find(|line| line.contains("has no effect on a bind mount"));
+        assert!(warning.is_some_and(|line| line.contains("mounts[7].options: ")), "{output}");
+    }
+}

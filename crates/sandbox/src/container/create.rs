@@ -45,8 +45,6 @@ struct Made {
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
-    /// Its groups in resctrl.
-    resctrl: Vec<PathBuf>,
 }
 
 impl Runtime {

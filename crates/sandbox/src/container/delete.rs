@@ -95,7 +95,6 @@ pub(super) fn remove(
     locked: Locked,
     init: Option<Init>,
     cgroup: &dyn Cgroup,
-    resctrl: &[PathBuf],
     poststop: &[Hook],
     record: &Record,
 ) -> Result<()> {

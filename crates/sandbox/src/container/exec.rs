@@ -45,8 +45,7 @@ impl Runtime {
         refuse_unsupported(options)?;
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
-        let process =
-            ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
+        let process = ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
         process.labels.check_host(None)?;
         let detach = if options.detach { Detach::Yes } else { Detach::No };
         let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
@@ -77,7 +76,12 @@ impl Runtime {
         if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
             entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
         }
-        let asked = Asked { rlimits: &rlimits, scheduling: newcomer.process.scheduling, plan: None, listener: listener.as_ref() };
+        let asked = Asked {
+            rlimits: &rlimits,
+            scheduling: newcomer.process.scheduling,
+            plan: None,
+            listener: listener.as_ref(),
+        };
         newcomer.process.exec_affinity.begin()?;
         let ready =
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;

@@ -109,7 +109,8 @@ impl Build<'_> {
                 Some(FromStage::Listener(number)) => self.hand_over(number).at(Step::Seccomp)?,
                 Some(FromStage::Ready) => return self.init(),
                 Some(FromStage::Warning(line)) => {
-                    tracing::warn!("{line}");
+                    // What runc leaves out without a word: a line on stderr or in the log would be taken for an error.
+                    tracing::debug!("{line}");
                     continue;
                 }
                 Some(FromStage::Failed(error)) => return Err(error),

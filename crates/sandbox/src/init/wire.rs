@@ -39,7 +39,7 @@ pub enum FromStage {
     Listener(i32),
     /// `start` was seen.
     Starting,
-    /// Something for the log; the stage goes on.
+    /// Something for the log of `--debug`; the stage goes on.
     Warning(String),
     /// It failed, with the step, the errno if a call was refused, and one line.
     Failed(Error),

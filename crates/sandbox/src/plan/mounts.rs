@@ -177,9 +177,9 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
             let Some(source) = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty()) else {
                 return Err(refuse(".source", "missing: a bind mount needs one".into()));
             };
-            // The kernel ignores them without a word, and configurations in use have them (runc passes them on).
+            // The kernel ignores them without a word, and so do runc and crun: there are configurations that have them.
             for option in &parsed.data {
-                tracing::debug!("mounts[{index}].options: {option:?} is not an option of a bind mount, ignored");
+                tracing::debug!("mounts[{index}].options: {option:?} has no effect on a bind mount");
             }
             Kind::Bind { source: bundle.join(source), recursion }
         }

@@ -260,6 +260,7 @@ fn describe(plan: &MountPlan, options: &[String]) -> String {
             let source = fs.source.as_ref().map(|source| format!(" ({})", source.display())).unwrap_or_default();
             format!("mount {}{source} on {on:?}", fs.fstype.display())
         }
+        Kind::Remount => format!("change the attributes of the mount on {on:?}"),
         Kind::Cgroup { .. } => format!("mount the container's cgroup on {on:?}"),
     };
     if !options.is_empty() {
