@@ -82,10 +82,10 @@ fn every_error_is_told_and_the_code_is_1() {
 
 #[test]
 fn what_the_plan_refuses_is_an_error_with_its_place_too() {
-    let bundle = Bundle::new().bind("/tmp", "/mnt", &["bind", "size=1k"]);
+    let bundle = Bundle::new().bind("/tmp", "/mnt", &["bind", "tmpcopyup"]);
     bundle.write();
     let output = check!(bundle,).exits(1);
-    let expected = ": error: /mounts/7/options: \"size=1k\" is not an option of a bind mount";
+    let expected = ": error: /mounts/7/options: tmpcopyup is for type tmpfs alone";
     assert!(output.stdout.contains(expected), "{output}");
     let bundle = Bundle::new().resource("memory", json!({"swappiness": 10}));
     bundle.write();

@@ -207,7 +207,7 @@ fn what_cannot_be_mapped_is_refused_by_the_name_of_its_field() {
                     maps(1, 1).1,
                 )),
             ),
-            "uidMappings: write(\"/proc/",
+            "/mounts/7/uidMappings/1: overlaps with /mounts/7/uidMappings/0",
         ),
     ];
     for (mount, wanted) in table {

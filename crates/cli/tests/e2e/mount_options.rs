@@ -370,7 +370,7 @@ fn an_option_of_a_file_system_has_no_effect_on_a_bind() {
     let output = runtime.run(&bundle).ok();
     assert_eq!(output.text(), "/v");
     if runtime.is_tare() {
-        let warning = output.stderr.lines().find(|line| line.contains("has no effect on a bind mount"));
-        assert!(warning.is_some_and(|line| line.contains("mounts[7].options: ")), "{output}");
+        // Said only in the log of --debug: clients take a line on stderr for an error.
+        assert_eq!(output.stderr, "");
     }
 }
