@@ -55,6 +55,17 @@ impl CapabilityPlan {
         Ok(())
     }
 
+    /// Puts what is planned to be effective in force, and keeps the right to go back: to see the file system as the process
+    /// will.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn put_effective_in_force(&self) -> Result<()> {
+        let own = capability::get().call(|| "capget()")?;
+        let sets = Sets { effective: self.effective & own.permitted, ..own };
+        capability::set(sets).call(|| format!("capset({sets:x?})"))
+    }
+
     /// Puts the four other sets in force. The last thing done with privilege.
     ///
     /// What the runtime itself does not have cannot be given, nor made ambient what is not inheritable: such capabilities

@@ -254,3 +254,15 @@ fn a_listener_gets_the_state_and_the_notifications() {
         assert_ne!(state["pid"], container.pid());
     }
 }
+
+/// The lookup of the program comes before the filter, at either moment of loading it.
+#[test]
+fn a_profile_may_refuse_the_calls_that_find_the_program() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 looks at /dev/pts and the program after the filter is loaded");
+    let calls = ["stat", "lstat", "newfstatat", "fstatat64", "statx", "access", "faccessat", "faccessat2"];
+    let rules = json!([{"names": calls, "action": "SCMP_ACT_ERRNO"}]);
+    for bundle in with_and_without_new_privileges(|| profile(Bundle::script("echo found"), rules.clone())) {
+        assert_eq!(runtime.run(&bundle).ok().text(), "found");
+    }
+}

@@ -92,13 +92,13 @@ pub fn become_process(
         process.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::set).at(Step::Attributes)?;
         let mut env = process.env.clone();
         add_home(&mut env, process.uid);
-        let warning = become_user(process, &wire).at(Step::Credentials)?;
+        let explain = |error| super::diagnose::search(&process.args[0], &env, error);
+        let find = || find_program(&process.args[0], &env).map_err(explain).at(Step::FindProgram);
+        let (program, warning) = become_user(process, &wire, find).at(Step::Credentials)?;
         if !warning.is_empty() {
             // The parent's to log: our descriptor of the log is closed by now.
             wire.send(&FromStage::Warning(warning))?;
         }
-        let explain = |error| super::diagnose::search(&process.args[0], &env, error);
-        let program = find_program(&process.args[0], &env).map_err(explain).at(Step::FindProgram)?;
         if process.no_new_privileges
             && let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.listener().is_some())
         {
@@ -179,12 +179,16 @@ fn load_filter(filter: &Filter, wire: &StageEnd) -> Result<()> {
     Ok(())
 }
 
-/// Becomes the user of the configuration, in its working directory, with its capabilities and no more. Returns a line of
-/// what had to be left out, empty if nothing.
+/// Becomes the user of the configuration, in its working directory, with its capabilities and no more. Returns the program
+/// that `find` finds with the rights of the user, and a line of what had to be left out, empty if nothing.
 ///
 /// # Errors
 /// The call that failed.
-fn become_user(process: &ProcessPlan, wire: &StageEnd) -> Result<String> {
+fn become_user(
+    process: &ProcessPlan,
+    wire: &StageEnd,
+    find: impl Fn() -> Result<CString>,
+) -> Result<(CString, String)> {
     umask(Mode::from_bits_truncate(process.umask));
     give_stdio(process.uid)?;
     // Here with the privilege to enter any directory, below once more as the user.
@@ -210,16 +214,19 @@ fn become_user(process: &ProcessPlan, wire: &StageEnd) -> Result<String> {
     .during(|| "process.cwd")?;
     check_cwd()?;
     if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
+        process.capabilities.put_effective_in_force()?;
+        let program = find()?;
         // With CAP_SYS_ADMIN, which the kernel asks of who keeps the way to privileges; so before capabilities are
         // dropped, but after all else that a profile might refuse.
         caps::put_permitted_in_force()?;
         load_filter(filter, wire)?;
+        return Ok((program, process.capabilities.apply()?));
     }
     let warning = process.capabilities.apply()?;
     if process.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().call(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     }
-    Ok(warning)
+    Ok((find()?, warning))
 }
 
 /// Refuses a working directory outside the root: CVE-2024-21626, where a leaked descriptor led to the host.
