@@ -4,8 +4,8 @@
 //!  parent (tare)               stage 1                        stage 2 (pid 1 of the container)
 //!  ─────────────               ───────                        ────────
 //!  make cgroup
-//!  clone3 ───────────────────▶ enter v1 cgroups
-//!  (into cgroup2)              join namespaces
+//!  clone3 ───────────────────▶ close the parent's fds
+//!  (into cgroup2)              enter v1 cgroups, join namespaces
 //!                              unshare user namespace ┐ only with
 //!      ◀──────── MapIds ────── (waits)                │ a new user
 //!  write uid_map, gid_map                             │ namespace
@@ -24,20 +24,19 @@
 //!      ───────────────────────── Proceed ───────────────────▶                 ┘
 //!                                                             createContainer hooks
 //!                                                             console, pivot_root, hostname,
-//!                                                             masks, read-only, close fds
-//!                                                             labels
+//!                                                             masks, read-only, labels, close fds
 //!      ◀─────────────────────── SetLimits ─────────────────── (waits)         ┐ only in a
 //!  prlimit, scheduler, I/O priority                                           │ user namespace
 //!      ───────────────────────── Proceed ───────────────────▶                 ┘
-//!                                                             credentials, cwd, capabilities,
-//!                                                             find program
+//!                                                             credentials, cwd, find program,
+//!                                                             seccomp (or below), capabilities
 //!      ◀──────────────────────── Ready ────────────────────── (waits)
 //!  record pid and start time, pid file
 //!      ──────────── Start ────────────▶ or ──── AwaitStart ─▶
 //!      (run)                               (create: exits)    write to the exec fifo, which is full
 //!                                                             until `tare start` drains it
 //!                                                             startContainer hooks
-//!                                                             execve
+//!                                                             seccomp with noNewPrivileges, execve
 //!      ◀────────────────────── end of file ────────────────── (the wire or the fifo closes at exec)
 //! ```
 //!
