@@ -59,6 +59,11 @@ impl Runtime {
         Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, leaves: false }
     }
 
+    /// The program, for a test that starts it in its own way.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The same, with a pure cgroup2 in place of the host's cgroup mounts: each command runs in a mount namespace of
     /// its own that has it on /sys/fs/cgroup.
     #[must_use]

@@ -446,3 +446,27 @@ fn create_in_a_cgroup_that_has_processes_is_refused() {
     second.create().fails(&["not empty"]);
     first.is("running");
 }
+
+/// The mount table lists a cgroup2 mount that another one covers: nothing may be made where it was.
+#[test]
+fn a_cgroup2_mount_that_is_covered_is_left_alone() {
+    let runtime = runtime();
+    if host::cgroup_mode() != CgroupMode::Hybrid || !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        skip!("no cgroup2 beside v1 here");
+    }
+    let bundle = Bundle::script("echo ran");
+    bundle.write();
+    let script = "mount -t tmpfs tmpfs /sys/fs/cgroup/unified && exec \"$@\"";
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "-"])
+        .arg(runtime.program())
+        .arg("--root")
+        .arg(runtime.root())
+        .args(["run", "--bundle"])
+        .arg(bundle.path())
+        .arg(runtime.id("c"))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ran\n", "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -49,13 +49,20 @@ pub(super) fn locate(root: &Path, cgroups_path: Option<&Path>, id: &str) -> Resu
         vec![place_v2(root, place, || own_cgroups().map(|own| own.into_iter().find(|own| own.hierarchy.is_empty())))?]
     } else {
         let own = own_cgroups()?;
-        let mounts = mounts(root, own.len())?;
+        let mut mounts = mounts(root, own.len())?;
+        // The mount table lists what another mount covers, too. cgroup2 beside v1 is a help, not a need: out of sight it
+        // is left alone.
+        mounts.retain(|mount| mount.options.is_some() || is_cgroup2(&mount.point));
         place_v1(&own, &mounts, place)
     };
     if directories.is_empty() {
         return Err(Error::Refused(format!("no cgroup hierarchy is mounted below {root:?}")));
     }
     Ok(Location { driver: Driver::Cgroupfs, directories })
+}
+
+fn is_cgroup2(point: &Path) -> bool {
+    statfs(point).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// A cleaned path and what it starts from.
