@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use tare_sandbox::cgroup::Driver;
 use tare_sandbox::container::Runtime;
+use tare_spec::clean;
 
 use crate::args::Global;
 use crate::report;
@@ -81,21 +82,6 @@ fn is_user() -> bool {
 fn private(dir: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o1700))
-}
-
-/// Resolves `.` and `..` by the text alone.
-fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            _ => {}
-        }
-    }
-    cleaned
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub mod number_list;
 mod position;
 pub mod template;
 
+pub use load::clean;
+
 /// The version of the runtime specification that is implemented.
 pub const OCI_VERSION: &str = "1.3.0";
 

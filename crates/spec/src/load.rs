@@ -48,8 +48,8 @@ pub(crate) fn rootfs(dir: &Path, spec: &Spec) -> Result<PathBuf, Finding> {
     Ok(joined)
 }
 
-/// Resolves `.` and `..` by the text alone, as Go's `filepath.Clean` does.
-fn clean(path: &Path) -> PathBuf {
+/// The path as seen from the root `/`, without `.`, `..` and doubled slashes, by its text alone, as Go's `filepath.Clean`.
+pub fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::from("/");
     for component in path.components() {
         match component {

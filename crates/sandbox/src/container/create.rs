@@ -36,6 +36,17 @@ pub(super) enum Terminal {
     Own(OwnedFd, OwnedFd),
 }
 
+impl Terminal {
+    /// Our end and the stage's.
+    pub(super) fn split(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
+        match self {
+            Self::None => (None, None),
+            Self::Client(socket) => (None, Some(socket)),
+            Self::Own(ours, stages) => (Some(ours), Some(stages)),
+        }
+    }
+}
+
 /// A container that is complete but for the execution of its program, under its lock.
 struct Made {
     locked: Locked,
@@ -149,11 +160,7 @@ impl Runtime {
             return Err(give_up(locked, error));
         }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
-        let (ours, stages) = match terminal {
-            Terminal::None => (None, None),
-            Terminal::Client(socket) => (None, Some(socket)),
-            Terminal::Own(ours, stages) => (Some(ours), Some(stages)),
-        };
+        let (ours, stages) = terminal.split();
         let built = (|| {
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
 
-use super::create::{Detach, Terminal, open_terminal};
+use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
 use crate::error::{CallContext, Context};
@@ -58,11 +58,7 @@ impl Runtime {
             .at(Step::Seccomp)?;
         let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
         let signals = if options.detach { None } else { Some(Signals::take()?) };
-        let (ours, console) = match terminal {
-            Terminal::None => (None, None),
-            Terminal::Client(socket) => (None, Some(socket)),
-            Terminal::Own(ours, stages) => (Some(ours), Some(stages)),
-        };
+        let (ours, console) = terminal.split();
         let namespaces = namespaces_of(&spec);
         let newcomer = Newcomer {
             process,

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chroot, fchdir};
 
-use super::stage1::{become_root, enter_cgroups};
+use super::stage1::{become_root, begin};
 use super::wire::{FromStage, StageEnd};
 use super::{close_the_parents, finish, stage_failed, stage2};
 use crate::error::{CallContext, Context};
@@ -73,13 +73,7 @@ pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd) -> ! {
 fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
     let kept = entry.entrances.iter().chain(&entry.root).chain([&entry.init]).chain(&newcomer.console).map(AsFd::as_fd);
     close_the_parents(newcomer.preserve_fds, wire, kept.chain(entry.procfs.iter().map(AsFd::as_fd)))?;
-    // Before the container's namespaces are entered, where its processes could trace us (CVE-2016-9962).
-    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let (Some(adjustment), Some(procfs)) = (newcomer.process.oom_score_adj, &entry.procfs) {
-        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
-        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
-    }
-    enter_cgroups(&entry.entrances).at(Step::EnterCgroup)?;
+    begin(&newcomer.process, entry.procfs.as_ref(), &entry.entrances)?;
     if let Some(warning) = newcomer.process.exec_affinity.finish().at(Step::EnterCgroup)? {
         wire.send(&FromStage::Warning(warning))?;
     }

@@ -15,6 +15,8 @@ use super::{ForStage1, ForStage2, close_the_parents, stage_failed};
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::namespaces::clone_flag;
+use crate::plan::process::ProcessPlan;
+use crate::procfs::Procfs;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
@@ -35,14 +37,7 @@ pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
 
 fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Result<Side> {
     close_the_parents(plan.preserve_fds, wire, own.fds().chain(next.fds()))?;
-    // Before the first namespace of the container is entered: from then on its processes could trace us
-    // (CVE-2016-9962). Only a process that is not dumpable is out of their reach.
-    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let (Some(adjustment), Some(procfs)) = (plan.process.oom_score_adj, &own.procfs) {
-        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
-        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
-    }
-    enter_cgroups(&own.entrances).at(Step::EnterCgroup)?;
+    begin(&plan.process, own.procfs.as_ref(), &own.entrances)?;
     if let Some(warning) = affinity::reset() {
         wire.send(&FromStage::Warning(warning))?;
     }
@@ -68,8 +63,20 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Resu
     clone3(proof, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
 }
 
+/// What comes before the first namespace, for create and exec alike.
+pub(super) fn begin(process: &ProcessPlan, procfs: Option<&Procfs>, entrances: &[OwnedFd]) -> Result<()> {
+    // From the first namespace of the container on its processes could trace us (CVE-2016-9962). Only a process that is
+    // not dumpable is out of their reach.
+    nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
+    if let (Some(adjustment), Some(procfs)) = (process.oom_score_adj, procfs) {
+        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
+        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
+    }
+    enter_cgroups(entrances).at(Step::EnterCgroup)
+}
+
 /// Enters the v1 hierarchies: `0` stands for the writer.
-pub(super) fn enter_cgroups(entrances: &[OwnedFd]) -> Result<()> {
+fn enter_cgroups(entrances: &[OwnedFd]) -> Result<()> {
     for tasks in entrances {
         write(tasks, b"0").call(|| "write(tasks)")?;
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::mem::take;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 use oci_spec::runtime::{LinuxIdMapping, Mount};
@@ -283,20 +283,7 @@ fn check_proc(destination: &Path, kind: &Kind) -> Result<(), String> {
     Err(format!("{destination:?} cannot be mounted because it is inside /proc"))
 }
 
-/// The path as seen from the root `/`, without `.`, `..` and doubled slashes, by its letters alone.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    cleaned
-}
+pub(crate) use tare_spec::clean;
 
 #[cfg(test)]
 mod tests;
