@@ -10,6 +10,7 @@ mod check;
 mod exec;
 mod list;
 mod ps;
+mod regex;
 mod spec;
 mod update;
 
@@ -63,13 +64,9 @@ impl Verb {
             Self::Pause(pause) => Some(&pause.id),
             Self::Resume(resume) => Some(&resume.id),
             Self::Update(update) => Some(&update.id),
-            Self::List(_)
-            | Self::Spec(_)
-            | Self::Features(_)
-            | Self::Check(_)
-            | Self::Events(_)
-            | Self::Checkpoint(_)
-            | Self::Restore(_) => None,
+            Self::Checkpoint(checkpoint) => Some(&checkpoint.id),
+            Self::Restore(restore) => Some(&restore.id),
+            Self::List(_) | Self::Spec(_) | Self::Features(_) | Self::Check(_) | Self::Events(_) => None,
         }
     }
 }
@@ -88,8 +85,19 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
     let done = match verb {
         Verb::Create(create) => runtime.create(&create.container.id, &create.container.options()),
         Verb::Start(start) => runtime.start(&start.id),
-        Verb::Kill(kill) => runtime.kill(&kill.id, signal::parse(&kill.signal)?, kill.all),
-        Verb::Delete(delete) => runtime.delete(&delete.id, delete.force),
+        Verb::Kill(kill) => {
+            let signal = signal::parse(&kill.signal)?;
+            let send = |id: &str| runtime.kill(id, signal, kill.all);
+            if kill.regex { return Ok(regex::for_each(&runtime, &kill.id, send).map(|()| 0)?) } else { send(&kill.id) }
+        }
+        Verb::Delete(delete) => {
+            let remove = |id: &str| runtime.delete(id, delete.force);
+            if delete.regex {
+                return Ok(regex::for_each(&runtime, &delete.id, remove).map(|()| 0)?);
+            } else {
+                remove(&delete.id)
+            }
+        }
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
         Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
@@ -120,6 +128,7 @@ impl Container {
     fn options(&self) -> CreateOptions {
         CreateOptions {
             bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
+            config: self.config.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
             pid_file: self.pid_file.clone(),

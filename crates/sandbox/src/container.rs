@@ -35,6 +35,8 @@ pub struct Runtime {
 pub struct CreateOptions {
     /// The bundle directory.
     pub bundle: PathBuf,
+    /// The configuration, if it is not `config.json` in the bundle.
+    pub config: Option<PathBuf>,
     /// Where to send the terminal's master side.
     pub console_socket: Option<PathBuf>,
     /// Where to send a pidfd of the container's init.

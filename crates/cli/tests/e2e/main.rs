@@ -13,6 +13,7 @@ mod device;
 mod diagnose;
 mod errors;
 mod exec;
+mod flags;
 mod hooks;
 mod hygiene;
 mod idmap;

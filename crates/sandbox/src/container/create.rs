@@ -121,7 +121,11 @@ impl Runtime {
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
-        let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
+        let bundle = match &options.config {
+            Some(config) => Bundle::load_config(&options.bundle, config),
+            None => Bundle::load(&options.bundle),
+        }
+        .at(Step::Plan)?;
         let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
         plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
