@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+mod activation;
 mod args;
 mod global;
 mod legacy;
@@ -55,7 +56,7 @@ fn protect(preserved_fds: u32) -> tare_sandbox::Result<()> {
         // Before any descriptor of ours has a number.
         tare_sandbox::sys::fd::inherit(number)
             .call(|| format!("fcntl({number}, F_SETFD)"))
-            .during(|| format!("--preserve-fds {preserved_fds}"))?;
+            .during(|| format!("--preserve-fds and LISTEN_FDS: {preserved_fds} descriptors"))?;
     }
     tare_sandbox::sys::fd::cloexec_from(3 + preserved_fds).call(|| "close_range(CLOEXEC)")
 }

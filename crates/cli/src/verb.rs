@@ -4,7 +4,7 @@ use tare_sandbox::container::{CreateOptions, RunOptions, Runtime};
 
 use crate::args::{Container, Global, Verb};
 use crate::report::{self, Cause, Failure};
-use crate::signal;
+use crate::{activation, signal};
 
 mod check;
 mod exec;
@@ -44,8 +44,8 @@ impl Verb {
     /// Whether processes of ours enter a container, and how many descriptors after stdio they hand on.
     pub(crate) fn enters_container(&self) -> Option<u32> {
         match self {
-            Self::Create(create) => Some(create.container.preserve_fds),
-            Self::Run(run) => Some(run.container.preserve_fds),
+            Self::Create(create) => Some(create.container.preserved_fds()),
+            Self::Run(run) => Some(run.container.preserved_fds()),
             Self::Exec(exec) => Some(exec.preserve_fds),
             _ => None,
         }
@@ -84,7 +84,7 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
     };
     let done = match verb {
         Verb::Create(create) => runtime.create(&create.container.id, &create.container.options()),
-        Verb::Start(start) => runtime.start(&start.id),
+        Verb::Start(start) => runtime.start(&start.id, activation::notify_socket().as_deref()),
         Verb::Kill(kill) => {
             let signal = signal::parse(&kill.signal)?;
             let send = |id: &str| runtime.kill(id, signal, kill.all);
@@ -125,6 +125,11 @@ fn code(result: tare_sandbox::Result<i32>) -> Result<u8, Cause> {
 }
 
 impl Container {
+    /// How many descriptors after stdio the container inherits.
+    fn preserved_fds(&self) -> u32 {
+        self.preserve_fds.saturating_add(activation::listen_fds())
+    }
+
     fn options(&self) -> CreateOptions {
         CreateOptions {
             bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
@@ -134,7 +139,9 @@ impl Container {
             pid_file: self.pid_file.clone(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            preserve_fds: self.preserve_fds,
+            preserve_fds: self.preserved_fds(),
+            listen_fds: activation::listen_fds(),
+            notify_socket: activation::notify_socket(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod activation;
 mod attributes;
 mod cgroup2;
 mod cgroups;
