@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tare_testkit::{Bundle, Container, DEADLINE, Kind, Runtime, TempDir, known, wait_until};
+use tare_testkit::{Bundle, Container, DEADLINE, Kind, TempDir, known, wait_until};
 
-use crate::runtime;
+use crate::{is_old_runc, runtime};
 
 /// A service manager's end of NOTIFY_SOCKET.
 struct Manager {
@@ -63,11 +63,6 @@ fn say(container: &Container<'_>, message: &str) {
     socket.send_to(message.as_bytes(), inside(container)).unwrap();
 }
 
-/// runc does since 1.2.
-fn sends_barrier(runtime: &Runtime) -> bool {
-    !runtime.bare().arg("--version").run().ok().stdout.starts_with("runc version 1.1.")
-}
-
 #[test]
 fn start_waits_until_the_container_is_ready_and_tells_its_main_process() {
     let runtime = runtime();
@@ -91,7 +86,7 @@ fn start_waits_until_the_container_is_ready_and_tells_its_main_process() {
     say(&container, "READY=1");
     assert_eq!(manager.receive().0, "READY=1\n");
     assert_eq!(manager.receive().0, format!("MAINPID={pid}\n"));
-    if sends_barrier(&runtime) {
+    if !is_old_runc(&runtime) {
         let (barrier, closed) = manager.receive();
         assert_eq!(barrier, "BARRIER=1");
         assert!(fs::read_link(format!("/proc/{}/exe", starting.pid())).is_ok(), "it waits for the barrier");
@@ -113,7 +108,7 @@ fn a_detached_run_waits_until_the_container_is_ready() {
     say(&container, "READY=1\nSTATUS=up");
     assert_eq!(manager.receive().0, "READY=1\n");
     assert_eq!(manager.receive().0, format!("MAINPID={}\n", container.pid()));
-    if sends_barrier(&runtime) {
+    if !is_old_runc(&runtime) {
         drop(manager.receive());
     }
     run.wait().ok();
