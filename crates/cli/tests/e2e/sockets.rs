@@ -91,7 +91,9 @@ fn stdio_that_was_closed_is_null_and_nothing_else() {
             ["/dev/null"; 2],
             "{closed}"
         );
-        assert_eq!(read("open").lines().take(3).collect::<Vec<_>>(), ["0", "1", "2"], "{closed}");
+        // The shell keeps copies of its own from 10 on.
+        let open = read("open");
+        assert_eq!(open.lines().filter(|number| number.len() == 1).collect::<Vec<_>>(), ["0", "1", "2"], "{closed}");
     }
 }
 
