@@ -79,7 +79,7 @@ fn start_waits_until_the_container_is_ready_and_tells_its_main_process() {
     assert_eq!(create.stdout_so_far(), "/run/notify/notify.sock\nthere\n");
     create.wait().ok();
     // Others are not kept waiting, and what is not READY is not passed on.
-    container.is("running");
+    container.wait_for("running");
     say(&container, "STATUS=busy");
     say(&container, "STOPPING=1\nMAINPID=1");
     assert!(manager.is_silent());
