@@ -35,6 +35,8 @@ pub struct Runtime {
 pub struct CreateOptions {
     /// The bundle directory.
     pub bundle: PathBuf,
+    /// The configuration, if it is not `config.json` in the bundle.
+    pub config: Option<PathBuf>,
     /// Where to send the terminal's master side.
     pub console_socket: Option<PathBuf>,
     /// Where to send a pidfd of the container's init.
@@ -45,8 +47,13 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// How many fds after stdio the container inherits.
+    /// How many fds after stdio the container inherits, those of `listen_fds` included.
     pub preserve_fds: u32,
+    /// How many of them, the first ones, are sockets that somebody listens on: the container is told by LISTEN_FDS,
+    /// sd_listen_fds(3).
+    pub listen_fds: u32,
+    /// The socket of the service manager, to be told when the container's program is ready: sd_notify(3).
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// How `run` treats the container it creates.

@@ -5,6 +5,7 @@
 //! | `state.json` | once, before anything exists outside this directory | create |
 //! | `config.json` | once: the configuration as it was then | create |
 //! | `exec.fifo` | made by create; removed when the program runs | create, start |
+//! | `notify/` | the socket of a container that tells when it is ready | create, start |
 //! | `init` | once: pid and start time of init | create |
 //!
 //! Every file is written under another name and renamed: a reader sees all of it or nothing, and a runtime that is
@@ -335,6 +336,11 @@ impl Locked {
             let name = name.call(|| format!("getdents64({path:?})"))?.file_name();
             match unlinkat(&self.entry.dir, Path::new(&name), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
+                // The one directory in it: with the socket.
+                Err(Errno::EISDIR) if name == crate::notify::DIRECTORY => {
+                    let directory = path.join(&name);
+                    std::fs::remove_dir_all(&directory).call(|| format!("unlink({directory:?})"))?;
+                }
                 Err(errno) => return Err(Error::call(format!("unlink({:?})", path.join(&name)), errno)),
             }
         }

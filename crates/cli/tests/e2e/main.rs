@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod activation;
 mod attributes;
 mod cgroup2;
 mod cgroups;
@@ -13,6 +14,7 @@ mod device;
 mod diagnose;
 mod errors;
 mod exec;
+mod flags;
 mod hooks;
 mod hygiene;
 mod idmap;
@@ -28,6 +30,7 @@ mod process;
 mod rootfs;
 mod schema;
 mod seccomp;
+mod sockets;
 mod state;
 mod terminal;
 
@@ -36,6 +39,11 @@ use tare_testkit::{Kind, Runtime};
 /// The runtime under test.
 fn runtime() -> Runtime {
     Runtime::from_env(env!("CARGO_BIN_EXE_tare"))
+}
+
+/// Whether it is a runc from before --pidfd-socket, the exec texts and much else of 1.2 and later.
+fn is_old_runc(runtime: &Runtime) -> bool {
+    runtime.kind() == Kind::Runc && runtime.bare().arg("--version").run().ok().stdout.starts_with("runc version 1.1.")
 }
 
 /// runc's words for a failure, which ours are, and crun's where they differ.

@@ -17,6 +17,7 @@ use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Ready};
 use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
+use crate::notify::{self, Proxy};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::rootfs::CallersRoot;
@@ -56,6 +57,8 @@ struct Made {
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
+    /// Where the container says that it is ready.
+    notify: Option<Proxy>,
 }
 
 impl Runtime {
@@ -86,7 +89,8 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Made { locked, cgroup, plan, record, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
+        let Made { locked, cgroup, plan, record, ready, terminal, notify } =
+            self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
@@ -103,10 +107,13 @@ impl Runtime {
             undo(locked, cgroup.as_ref(), &plan, &record);
             return Err(error);
         }
-        let Some(signals) = signals else { return Ok(0) };
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
-        let code = foreground::wait(init, &signals, ptmx);
+        let Some(signals) = signals else {
+            notify::wait(notify, init);
+            return Ok(0);
+        };
+        let code = foreground::wait(init, &signals, ptmx, notify);
         if !run.keep {
             match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
                 Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
@@ -121,8 +128,15 @@ impl Runtime {
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
-        let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
-        let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        let bundle = match &options.config {
+            Some(config) => Bundle::load_config(&options.bundle, config),
+            None => Bundle::load(&options.bundle),
+        }
+        .at(Step::Plan)?;
+        let mut plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        if options.notify_socket.is_some() {
+            notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
+        }
         plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
@@ -161,7 +175,15 @@ impl Runtime {
         }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
         let (ours, stages) = terminal.split();
+        let mut notify = None;
         let built = (|| {
+            if let Some(host) = &options.notify_socket {
+                notify::prepare(&locked).at(Step::Mount)?;
+                // For create it is start that has the service manager's attention.
+                if matches!(waits, Waits::OnWire) {
+                    notify = Proxy::bind(&locked, host)?;
+                }
+            }
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
             if let Some(groups) = &rdt {
@@ -185,7 +207,7 @@ impl Runtime {
         match announced {
             Ok(ready) => {
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
-                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours })
+                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours, notify })
             }
             Err(error) => {
                 undo(locked, cgroup.as_ref(), &plan, &record);

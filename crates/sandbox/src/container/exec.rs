@@ -86,7 +86,7 @@ impl Runtime {
         ready.start()?;
         let Some(signals) = signals else { return Ok(0) };
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
-        foreground::wait(pid, &signals, ptmx)
+        foreground::wait(pid, &signals, ptmx, None)
     }
 }
 
