@@ -93,8 +93,7 @@ verbs! {
     "spec" Spec(Spec) Stop::Never;
     "features" Features(Features) Stop::Never;
     "check" Check(Check) Stop::Never;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "events" Events(Events) Stop::Verbatim;
+    "events" Events(Events) Stop::Never;
     #[expect(dead_code, reason = "parsed for --help alone")]
     "checkpoint" Checkpoint(Checkpoint) Stop::Verbatim;
     #[expect(dead_code, reason = "parsed for --help alone")]
@@ -384,11 +383,17 @@ pub(crate) struct Check {
     pub(crate) cgroup_version: Option<String>,
 }
 
-/// Print events and statistics of a container (not supported yet)
+/// Print what a container uses and what happens to it, a line of JSON each
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    #[arg(value_name = "ARGS", hide = true)]
-    ignored: Vec<OsString>,
+    /// The container's name
+    pub(crate) id: String,
+    /// Statistics once, then exit
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// How often to print statistics: 5s, 500ms, 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub(crate) interval: String,
 }
 
 /// Save a container with CRIU (not supported yet)

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod duration;
 mod global;
 mod legacy;
 mod log;

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use event::OomWatch;
 pub use stat::Stats;
 
 use crate::{Error, Result};

@@ -12,6 +12,7 @@ mod check;
 mod device;
 mod diagnose;
 mod errors;
+mod events;
 mod exec;
 mod hooks;
 mod hygiene;

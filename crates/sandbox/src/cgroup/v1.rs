@@ -227,7 +227,7 @@ impl Cgroup for Manager {
     }
 
     fn stats(&self) -> Result<Stats> {
-        super::stat::v1(|controller| self.find(controller))
+        super::stat::v1(|controller| self.find(controller), self.unified.as_ref())
     }
 }
 
