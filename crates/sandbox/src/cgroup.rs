@@ -7,6 +7,7 @@ mod event;
 mod field;
 mod files;
 mod host;
+pub mod join;
 pub mod outline;
 mod removal;
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod mount_options;
 mod mountinfo;
 mod mounts;
 mod namespaces;
+mod nested;
 mod pod;
 mod process;
 mod rootfs;
