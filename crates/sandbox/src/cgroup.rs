@@ -25,6 +25,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 pub use event::OomWatch;
+pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;
 
 use crate::{Error, Result};
