@@ -78,8 +78,7 @@ verbs! {
     "spec" Spec(Spec) Stop::Never;
     "features" Features(Features) Stop::Never;
     "check" Check(Check) Stop::Never;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "events" Events(Events) Stop::Verbatim;
+    "events" Events(Events) Stop::Never;
     "checkpoint" Checkpoint(Checkpoint) Stop::Never;
     "restore" Restore(Restore) Stop::Never;
 }

@@ -7,6 +7,7 @@ mod event;
 mod field;
 mod files;
 mod host;
+pub mod join;
 pub mod outline;
 mod removal;
 #[cfg(test)]
@@ -23,6 +24,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use event::OomWatch;
+pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;
 
 use crate::{Error, Result};

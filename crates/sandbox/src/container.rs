@@ -3,6 +3,7 @@
 mod control;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod inspect;
 mod start;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Process;
 use serde::Serialize;
 
+pub use self::events::{Happening, Usage, Watch};
 use crate::cgroup::Driver;
 use crate::store::Store;
 

@@ -3,6 +3,8 @@
 //! <https://docs.kernel.org/filesystems/resctrl.html>. A group is a directory; a process enters by writing `0` to its
 //! `tasks` file, as in a v1 cgroup, and its children follow.
 
+mod stat;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -14,9 +16,13 @@ use oci_spec::runtime::LinuxIntelRdt;
 use crate::error::{CallContext, Context};
 use crate::{Error, Result};
 
+pub use stat::Stats;
+
 /// The groups of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
+    /// Where resctrl is mounted.
+    root: PathBuf,
     class: PathBuf,
     /// Whether the class is the container's own, to be removed with it.
     own_class: bool,
@@ -54,6 +60,7 @@ impl Groups {
             None => root.join(id),
         };
         Self {
+            root: root.to_owned(),
             own_class: rdt.clos_id().is_none(),
             monitoring: rdt.enable_monitoring().unwrap_or(false).then(|| class.join("mon_groups").join(id)),
             class,
@@ -193,17 +200,17 @@ mod tests {
     use super::*;
 
     /// A directory that looks like resctrl, but for what the kernel does by itself.
-    struct Fake(PathBuf);
+    pub(super) struct Fake(pub(super) PathBuf);
 
     impl Fake {
-        fn new(name: &str) -> Self {
+        pub(super) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("tare-resctrl-{}-{name}", std::process::id()));
             fs::create_dir_all(path.join("mon_groups")).unwrap();
             Self(path)
         }
 
         /// A class as the kernel would make it.
-        fn class(&self, name: &str, schemata: &str) -> PathBuf {
+        pub(super) fn class(&self, name: &str, schemata: &str) -> PathBuf {
             let class = self.0.join(name);
             fs::create_dir_all(class.join("mon_groups")).unwrap();
             fs::write(class.join("schemata"), schemata).unwrap();
@@ -211,7 +218,7 @@ mod tests {
             class
         }
 
-        fn groups(&self, json: &str) -> Groups {
+        pub(super) fn groups(&self, json: &str) -> Groups {
             Groups::new(&self.0, &serde_json::from_str(json).unwrap(), "web")
         }
     }

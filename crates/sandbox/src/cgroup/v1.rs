@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::device::{Lists, Policy, transition};
-use super::dir::{Dir, Made};
+use super::dir::{Dir, Made, tree};
 use super::files::Hierarchies;
 use super::stat::Stats;
 use super::v2::{freeze_unified, frozen_unified, kill_unified};
@@ -195,10 +195,7 @@ impl Cgroup for Manager {
 
     fn kill(&self) -> Result<()> {
         let dir = self.find("freezer");
-        let thaw = || match dir.map(|dir| (dir, dir.try_write("freezer.state", "THAWED"))) {
-            None | Some((_, Ok(()) | Err(Errno::ENOENT | Errno::ENODEV))) => Ok(()),
-            Some((dir, Err(errno))) => Err(Error::call(dir.write_text("freezer.state", "THAWED"), errno)),
-        };
+        let thaw = || dir.map_or(Ok(()), thaw_tree);
         if let Some(unified) = &self.unified
             && kill_unified(unified)?
         {
@@ -227,7 +224,7 @@ impl Cgroup for Manager {
     }
 
     fn stats(&self) -> Result<Stats> {
-        super::stat::v1(|controller| self.find(controller))
+        super::stat::v1(|controller| self.find(controller), self.unified.as_ref())
     }
 }
 
@@ -253,6 +250,19 @@ fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
+}
+
+/// Thaws a cgroup that is to die, and those below it, which the container may have frozen itself.
+fn thaw_tree(dir: &Dir) -> Result<()> {
+    // Parents first: a child of a frozen cgroup does not thaw.
+    for path in tree(dir.path()).call(|| format!("readdir({:?})", dir.path()))?.iter().rev() {
+        let dir = Dir::new(path);
+        match dir.try_write("freezer.state", "THAWED") {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+            Err(errno) => return Err(Error::call(dir.write_text("freezer.state", "THAWED"), errno)),
+        }
+    }
+    Ok(())
 }
 
 fn frozen(dir: &Dir) -> Result<Freezer> {

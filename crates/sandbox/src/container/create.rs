@@ -14,7 +14,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Asked, Ready};
+use crate::init::parent::{self, Asked, Birthplace, Ready};
 use crate::init::{ForStage1, ForStage2, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
@@ -198,7 +198,8 @@ impl Runtime {
                 plan: Some(&plan),
                 listener: listener.as_ref(),
             };
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
+            let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
+            parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
             announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;

@@ -9,10 +9,11 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamesp
 use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
+use crate::cgroup::join::{SubCgroup, open_way, where_init_is};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::enter::{self, Entry, Newcomer};
-use crate::init::parent::{self, Asked, Ready};
+use crate::init::parent::{self, Asked, Birthplace, Ready};
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
@@ -42,7 +43,7 @@ impl Runtime {
             }
             _ => {}
         }
-        refuse_unsupported(options)?;
+        let sub_cgroup = SubCgroup::parse(&options.cgroup)?;
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
         let process = ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
@@ -68,7 +69,8 @@ impl Runtime {
             preserve_fds: options.preserve_fds,
         };
         let rlimits = newcomer.process.rlimits.clone();
-        let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
+        let way = open_way(cgroup.as_ref(), &sub_cgroup).at(Step::EnterCgroup)?;
+        let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, way.entrances)?;
         if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
             entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
         }
@@ -79,8 +81,12 @@ impl Runtime {
             listener: listener.as_ref(),
         };
         newcomer.process.exec_affinity.begin()?;
-        let ready =
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
+        let otherwise = || match sub_cgroup {
+            SubCgroup::Unasked => where_init_is(cgroup.location(), init.pid),
+            _ => Ok(None),
+        };
+        let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
+        let ready = parent::build(single_threaded, birthplace, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
         announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
         ready.start()?;
@@ -88,10 +94,6 @@ impl Runtime {
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
         foreground::wait(pid, &signals, ptmx, None)
     }
-}
-
-fn refuse_unsupported(options: &ExecOptions) -> Result<()> {
-    if options.cgroup.is_empty() { Ok(()) } else { Err(Error::Refused("--cgroup: not supported yet".into())) }
 }
 
 fn namespaces_of(spec: &Spec) -> NamespacePlan {
@@ -105,7 +107,7 @@ fn open_entry(
     init: store::Init,
     namespaces: &NamespacePlan,
     newcomer: &Newcomer,
-    cgroup: &dyn cgroup::Cgroup,
+    entrances: Vec<OwnedFd>,
 ) -> Result<Entry> {
     let root = if namespaces.has(LinuxNamespaceType::Mount) {
         None
@@ -119,7 +121,7 @@ fn open_entry(
         // After the root: the handle says whether the pid still was init's.
         init: init.open()?,
         root,
-        entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        entrances,
     })
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -30,6 +31,31 @@ pub struct Ready {
     wire: ParentEnd,
 }
 
+/// Where a stage is born.
+pub struct Birthplace<'a> {
+    /// The cgroup2 directory; None: the parent's.
+    pub cgroup: Option<OwnedFd>,
+    /// Another, to be asked for when the first may not have processes.
+    pub otherwise: &'a dyn Fn() -> Result<Option<OwnedFd>>,
+}
+
+impl Birthplace<'_> {
+    /// The fork.
+    fn clone3(&self, proof: SingleThreaded) -> Result<Side> {
+        let into = |cgroup: Option<&OwnedFd>| clone3(proof, 0, cgroup.map(AsFd::as_fd)).call(|| "clone3()");
+        let first = into(self.cgroup.as_ref());
+        match &first {
+            // Its children have controllers, or are threaded: cgroups(7), "no internal processes".
+            Err(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EOPNOTSUPP)) => {}
+            _ => return first,
+        }
+        match (self.otherwise)()? {
+            Some(other) => into(Some(&other)),
+            None => first,
+        }
+    }
+}
+
 /// Forks a stage, into the cgroup2 directory if one is given, and serves it and its child until that is ready.
 ///
 /// # Errors
@@ -37,19 +63,19 @@ pub struct Ready {
 #[expect(unreachable_code, reason = "a stage never returns, which the match on its value says in types")]
 pub fn build(
     proof: SingleThreaded,
-    cgroup: Option<OwnedFd>,
+    birthplace: Birthplace<'_>,
     asked: Asked<'_>,
     stage: impl FnOnce(StageEnd) -> Infallible,
 ) -> Result<Ready> {
     let (wire, stage_end) = wire::pair()?;
-    let side = clone3(proof, 0, cgroup.as_ref().map(AsFd::as_fd)).call(|| "clone3()").at(Step::Fork)?;
+    let side = birthplace.clone3(proof).at(Step::Fork)?;
     let Side::Parent(stage1) = side else {
         // Ours must be the only copy of the parent's end: closing it is how stages learn of our death.
-        drop((wire, cgroup));
+        drop((wire, birthplace));
         match stage(stage_end) {}
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
-    drop((stage_end, stage, cgroup));
+    drop((stage_end, stage, birthplace));
     let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire }),
