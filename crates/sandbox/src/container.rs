@@ -6,6 +6,7 @@ mod delete;
 mod exec;
 mod inspect;
 mod start;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Process;
 use serde::Serialize;
+
+pub use update::Update;
 
 use crate::cgroup::Driver;
 use crate::store::Store;
