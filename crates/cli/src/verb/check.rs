@@ -76,12 +76,15 @@ impl From<tare_sandbox::Error> for Refusal {
 
 const MEMBERS: &[&str] = &["process", "root", "mounts", "hooks", "linux", "hostname", "domainname"];
 
+/// Fields, and why nothing comes of them.
+type Ignored = Vec<(&'static str, String)>;
+
 /// The steps of a plan, and the limits that have none: fields that the version of cgroups has nothing for.
 fn actions(
     global: &Global,
     wanted: Option<cgroup_outline::Version>,
     bundle: &Bundle,
-) -> Result<(Vec<Action>, Vec<(&'static str, String)>), Refusal> {
+) -> Result<(Vec<Action>, Ignored), Refusal> {
     let plan = Plan::new(ID, bundle, &CreateOptions { bundle: bundle.dir.clone(), ..CreateOptions::default() })?;
     let location = location(global, wanted, bundle)?;
     let ignored = cgroup_outline::version(&location).map(|version| {
