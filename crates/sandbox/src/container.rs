@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod inspect;
 mod start;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use oci_spec::runtime::Process;
 use serde::Serialize;
 
 pub use self::events::{Happening, Usage, Watch};
+pub use self::update::Update;
 use crate::cgroup::Driver;
 use crate::store::Store;
 

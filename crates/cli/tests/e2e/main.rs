@@ -21,6 +21,7 @@ mod hygiene;
 mod idmap;
 mod jail;
 mod lifecycle;
+mod limits;
 mod mount_host;
 mod mount_options;
 mod mountinfo;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tare_spec::Bundle;
 
 use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
@@ -165,10 +165,13 @@ impl Runtime {
         if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
             return Err(give_up(locked, error));
         }
-        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(deadline());
-            return Err(give_up(locked, error));
-        }
+        let late = match limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
+            Ok(late) => late,
+            Err(error) => {
+                let _reported_is_the_cause = cgroup.remove(deadline());
+                return Err(give_up(locked, error));
+            }
+        };
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -202,7 +205,10 @@ impl Runtime {
             parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
-            announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
+            let limited = late.map_or(Ok(()), |late| cgroup.apply(&late).at(Step::MakeCgroup));
+            limited
+                .and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref()))
+                .inspect_err(|_| ready.end())?;
             Ok(ready)
         });
         match announced {
@@ -269,9 +275,36 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
-fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-    cgroup.apply(&plan.resources)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
+/// Returns the limits that are to be written once init is there.
+fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<Option<LinuxResources>> {
+    let split = split_late(&plan.resources);
+    let (first, late) = match &split {
+        Some((first, late)) => (first, Some(late.clone())),
+        None => (&plan.resources, None),
+    };
+    cgroup.apply(first)?;
+    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())?;
+    Ok(late)
+}
+
+/// A limit of one process would keep stage 1, which is in the cgroup, from making init: it waits until stage 1 is gone.
+/// None for all other limits.
+fn split_late(resources: &LinuxResources) -> Option<(LinuxResources, LinuxResources)> {
+    const FILE: &str = "pids.max";
+    let field = resources.pids().filter(|pids| (0..=1).contains(&pids.limit()));
+    let mut unified = resources.unified().clone().unwrap_or_default();
+    let file = unified.remove(FILE).filter(|value| matches!(value.trim(), "0" | "1"));
+    if field.is_none() && file.is_none() {
+        return None;
+    }
+    let (mut first, mut late) = (resources.clone(), LinuxResources::default());
+    late.set_pids(*first.pids());
+    first.set_pids(None);
+    if let Some(limit) = resources.unified().as_ref().and_then(|unified| unified.get(FILE)) {
+        late.set_unified(Some([(FILE.to_owned(), limit.clone())].into()));
+        first.set_unified(Some(unified));
+    }
+    Some((first, late))
 }
 
 /// Opens on the host what the stages need and must not open by name.
@@ -334,4 +367,46 @@ fn end_child(pid: Pid) {
     // Fails when it has been reaped.
     let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     let _status = nix::sys::wait::waitpid(pid, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn split(resources: Value) -> Option<(Value, Value)> {
+        let (first, late) = split_late(&serde_json::from_value(resources).unwrap())?;
+        Some((serde_json::to_value(first).unwrap(), serde_json::to_value(late).unwrap()))
+    }
+
+    #[test]
+    fn limits_that_keep_init_from_being_made_wait_for_it() {
+        for resources in [
+            json!({}),
+            json!({"pids": {"limit": 2}}),
+            json!({"pids": {"limit": -1}, "unified": {"pids.max": "max", "memory.max": "1"}}),
+        ] {
+            assert_eq!(split(resources), None);
+        }
+        for (resources, first, late) in [
+            (
+                json!({"pids": {"limit": 0}, "cpu": {"idle": 1}}),
+                json!({"cpu": {"idle": 1}}),
+                json!({"pids": {"limit": 0}}),
+            ),
+            (
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1", "memory.max": "7"}}),
+                json!({"unified": {"memory.max": "7"}}),
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1"}}),
+            ),
+            (
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+                json!({"unified": {}}),
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+            ),
+        ] {
+            assert_eq!(split(resources), Some((first, late)));
+        }
+    }
 }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxIntelRdt, LinuxNamespaceType, Process, Spec,
+};
 
 use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
@@ -71,8 +73,10 @@ impl Runtime {
         let rlimits = newcomer.process.rlimits.clone();
         let way = open_way(cgroup.as_ref(), &sub_cgroup).at(Step::EnterCgroup)?;
         let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, way.entrances)?;
-        if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-            entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().clone());
+        // None in the configuration, but some in the record: those of an update.
+        if let Some(rdt) = rdt.or_else(|| (!record.resctrl.is_empty()).then(LinuxIntelRdt::default)) {
+            entry.entrances.extend(intel_rdt::locate(&rdt, &record.id)?.entrances()?);
         }
         let asked = Asked {
             rlimits: &rlimits,
