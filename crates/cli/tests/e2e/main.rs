@@ -25,6 +25,7 @@ mod mounts;
 mod namespaces;
 mod pod;
 mod process;
+mod random;
 mod rootfs;
 mod schema;
 mod seccomp;
