@@ -65,11 +65,9 @@ impl Runtime {
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
         let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
-        let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
@@ -91,6 +89,7 @@ impl Runtime {
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
+                // The terminal did not arrive: the program runs.
                 end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
@@ -178,9 +177,12 @@ impl Runtime {
             };
             parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
-        let announced = built.and_then(|ready| {
-            announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-            Ok(ready)
+        let announced = built.and_then(|ready| match announce(&locked, options, ready.init, pidfd_socket.as_ref()) {
+            Ok(()) => Ok(ready),
+            Err(error) => {
+                ready.end();
+                Err(error)
+            }
         });
         match announced {
             Ok(ready) => {

@@ -44,7 +44,7 @@ const PROGRAMS: [(&[&str], i32); 6] = [
     (&["/bin/sh", "-c", "exit 7"], 7),
     (&["sh", "-c", "cat /proc/self/mountinfo >/dev/null 2>&1; exit 0"], 0),
     (&["sh", "-c", "(true &) ; exit 3"], 3),
-    (&["sh", "-c", "kill -9 $$"], 137),
+    (&["sh", "-c", "kill -9 $$; exit 137"], 137),
     (&["no-such-program"], 1),
 ];
 
