@@ -29,6 +29,7 @@ mod random;
 mod rootfs;
 mod schema;
 mod seccomp;
+mod seccomp_arch;
 mod state;
 mod terminal;
 
