@@ -68,11 +68,9 @@ impl Runtime {
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
         let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
-        let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
@@ -95,6 +93,7 @@ impl Runtime {
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
+                // The terminal did not arrive: the program runs.
                 end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
@@ -206,10 +205,13 @@ impl Runtime {
         })();
         let announced = built.and_then(|ready| {
             let limited = late.map_or(Ok(()), |late| cgroup.apply(&late).at(Step::MakeCgroup));
-            limited
-                .and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref()))
-                .inspect_err(|_| ready.end())?;
-            Ok(ready)
+            match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
+                Ok(()) => Ok(ready),
+                Err(error) => {
+                    ready.end();
+                    Err(error)
+                }
+            }
         });
         match announced {
             Ok(ready) => {

@@ -92,8 +92,13 @@ impl Runtime {
         let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
         let ready = parent::build(single_threaded, birthplace, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
-        announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-        ready.start()?;
+        match announce(options, &ready, pidfd_socket.as_ref()) {
+            Ok(()) => ready.start()?,
+            Err(error) => {
+                ready.end();
+                return Err(error);
+            }
+        }
         let Some(signals) = signals else { return Ok(0) };
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
         foreground::wait(pid, &signals, ptmx, None)

@@ -29,6 +29,7 @@ pub struct Ready {
     /// init, a child of this process.
     pub init: Pid,
     wire: ParentEnd,
+    devices: Option<net_device::Moved>,
 }
 
 /// Where a stage is born.
@@ -76,9 +77,9 @@ pub fn build(
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, birthplace));
-    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
+    let mut build = Build { asked, wire, stage1: Some(stage1), init: None, devices: None };
     match build.serve() {
-        Ok(init) => Ok(Ready { init, wire: build.wire }),
+        Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices }),
         Err(error) => {
             build.end();
             Err(error)
@@ -111,6 +112,8 @@ struct Build<'a> {
     /// Until it is reaped.
     stage1: Option<Pid>,
     init: Option<Pid>,
+    /// Those of the host that are in the container already.
+    devices: Option<net_device::Moved>,
 }
 
 impl Build<'_> {
@@ -126,7 +129,8 @@ impl Build<'_> {
                 }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
                 Some(FromStage::MoveDevices) => {
-                    net_device::move_all(&self.asked.plan()?.net_devices, self.init()?).at(Step::Network)?;
+                    let devices = &self.asked.plan()?.net_devices;
+                    self.devices = Some(net_device::move_all(devices, self.init()?).at(Step::Network)?);
                 }
                 Some(FromStage::SetLimits) => {
                     finish::set_rlimits(self.init()?, self.asked.rlimits)?;
@@ -209,7 +213,8 @@ impl Build<'_> {
         }
     }
 
-    /// Leaves no process. Children that were not reaped: their pids are theirs still.
+    /// Leaves no process, and no device of the host in their network. Children that were not reaped: their pids are theirs
+    /// still.
     fn end(&mut self) {
         // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
         while self.init.is_none() && self.stage1.is_some() {
@@ -223,6 +228,9 @@ impl Build<'_> {
             let _may_be_dead = kill(pid, Signal::SIGKILL);
             let _status = waitpid(pid, None);
         }
+        if let Some(devices) = self.devices.take() {
+            devices.give_back();
+        }
     }
 }
 
@@ -232,11 +240,13 @@ impl Ready {
     /// # Errors
     /// Why it does not. init is reaped then.
     pub fn start(self) -> Result<()> {
-        let answer = self.wire.send(ToStage::Start).and_then(|()| self.await_exec());
-        if answer.is_err() {
-            self.end();
+        match self.wire.send(ToStage::Start).and_then(|()| self.await_exec()) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
         }
-        answer
     }
 
     fn await_exec(&self) -> Result<()> {
@@ -254,13 +264,22 @@ impl Ready {
     /// # Errors
     /// It is gone.
     pub fn await_start(self) -> Result<()> {
-        self.wire.send(ToStage::AwaitStart)
+        match self.wire.send(ToStage::AwaitStart) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
+        }
     }
 
-    /// Kills init, an unreaped child, and reaps it.
-    pub fn end(&self) {
+    /// Kills init, an unreaped child, reaps it, and takes the host's network devices back from it.
+    pub fn end(self) {
         let _may_be_dead = kill(self.init, Signal::SIGKILL);
         let _status = waitpid(self.init, None);
+        if let Some(devices) = self.devices {
+            devices.give_back();
+        }
     }
 }
 
