@@ -72,7 +72,7 @@ pub fn usual(wanted: Version, cgroups_path: Option<&Path>, id: &str) -> Location
         })
         .collect(),
     };
-    Location { driver: Driver::Cgroupfs, directories }
+    Location { driver: Driver::Cgroupfs, directories, unit: None }
 }
 
 /// Every write that limits a container, in order.

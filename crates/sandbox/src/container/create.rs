@@ -15,7 +15,7 @@ use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Ready};
-use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
@@ -137,7 +137,11 @@ impl Runtime {
         let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
-        let cgroup = cgroup::open(&location);
+        let cgroup =
+            match cgroup::prepare(&location, id, &plan.resources, &plan.hook_state.annotations).at(Step::MakeCgroup) {
+                Ok(cgroup) => cgroup,
+                Err(error) => return Err(give_up(locked, error)),
+            };
         let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
             Ok(record) => record,
             Err(error) => return Err(give_up(locked, error)),
@@ -147,14 +151,20 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
-        // A cgroup that create refuses is somebody else's: not ours to remove.
-        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
-            return Err(give_up(locked, error));
+        let around = cgroup.wants_process();
+        if !around {
+            // A cgroup that create refuses is somebody else's: not ours to remove.
+            if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+                return Err(give_up(locked, error));
+            }
+            if let Err(error) = limit(cgroup.as_ref(), &plan) {
+                let _reported_is_the_cause = cgroup.remove(deadline());
+                return Err(give_up(locked, error));
+            }
         }
-        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(deadline());
-            return Err(give_up(locked, error));
-        }
+        // Stage 1 waits meanwhile: there is no moment without limits here either.
+        let place =
+            |stage1| cgroup.create_around(stage1).at(Step::MakeCgroup).and_then(|()| limit(cgroup.as_ref(), &plan));
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -171,6 +181,7 @@ impl Runtime {
                 root.attach(&plan.rootfs).at(Step::AttachRoot)?;
             }
             let asked = Asked {
+                place: around.then_some(&place),
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
                 plan: Some(&plan),
@@ -247,8 +258,10 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
 fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-    cgroup.apply(&plan.resources)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
+    cgroup
+        .apply(&plan.resources)
+        .and_then(|()| cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default()))
+        .at(Step::MakeCgroup)
 }
 
 /// Opens on the host what the stages need and must not open by name.
@@ -272,6 +285,7 @@ fn inherit(
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))

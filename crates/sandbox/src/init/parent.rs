@@ -50,7 +50,7 @@ pub fn build(
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, cgroup));
-    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
+    let mut build = Build { asked, wire, stage1: Some(stage1), stage1_waits: false, init: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire }),
         Err(error) => {
@@ -61,8 +61,10 @@ pub fn build(
 }
 
 /// What the stages may ask for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    /// Makes the cgroup around stage 1, for one that cannot be made before.
+    pub place: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The limits to set on init.
     pub rlimits: &'a [Rlimit],
     /// And how it is scheduled.
@@ -84,13 +86,19 @@ struct Build<'a> {
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
+    /// For an answer: it does nothing until then.
+    stage1_waits: bool,
     init: Option<Pid>,
 }
 
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
-            match self.wire.receive()? {
+            let frame = self.wire.receive()?;
+            self.stage1_waits = matches!(frame, Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks))
+                && self.init.is_none();
+            match frame {
+                Some(FromStage::Place) => self.place()?,
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
                 Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
                 Some(FromStage::Init(pid)) => {
@@ -149,6 +157,13 @@ impl Build<'_> {
         write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
+    fn place(&self) -> Result<()> {
+        match (self.asked.place, self.stage1) {
+            (Some(place), Some(stage1)) => place(stage1),
+            _ => Err(Error::Refused("a place asked for where nobody has one to give".into())),
+        }
+    }
+
     fn set_clocks(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
         write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
@@ -186,10 +201,10 @@ impl Build<'_> {
     /// Leaves no process. Children that were not reaped: their pids are theirs still.
     fn end(&mut self) {
         // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
-        while self.init.is_none() && self.stage1.is_some() {
+        while self.init.is_none() && self.stage1.is_some() && !self.stage1_waits {
             match self.wire.receive() {
                 Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
-                Ok(Some(FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
+                Ok(Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
                 Ok(Some(_)) => {}
             }
         }
