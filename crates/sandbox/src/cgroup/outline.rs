@@ -82,7 +82,7 @@ pub fn usual(wanted: Version, cgroups_path: Option<&Path>, id: &str) -> Location
         })
         .collect(),
     };
-    Location { driver: Driver::Cgroupfs, directories }
+    Location { driver: Driver::Cgroupfs, directories, unit: None }
 }
 
 /// The fields that are ignored, with a warning: `version` has nothing for them.

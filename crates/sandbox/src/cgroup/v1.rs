@@ -56,6 +56,19 @@ impl Manager {
         Self { location: location.clone(), hierarchies, unified, fresh: Cell::new(false) }
     }
 
+    /// Takes over the directories that systemd has made, makes those in the hierarchies that it leaves alone, and puts
+    /// `process` into all: from outside, which costs an RCU grace period each. On a host that is still on v1 systemd has
+    /// paid that before.
+    pub(super) fn adopt(&self, process: Option<u32>) -> Result<()> {
+        self.make_directories(|_| Ok(()))?;
+        self.fresh.set(false);
+        let Some(process) = process else { return Ok(()) };
+        for dir in self.dirs() {
+            dir.write("cgroup.procs", &process.to_string())?;
+        }
+        Ok(())
+    }
+
     /// The directory in the hierarchy of `controller`.
     fn find(&self, controller: &str) -> Option<&Dir> {
         let of = |hierarchy: &&Hierarchy| hierarchy.controllers.split(',').any(|name| name == controller);
@@ -64,6 +77,31 @@ impl Manager {
 
     fn dirs(&self) -> impl Iterator<Item = &Dir> {
         self.hierarchies.iter().map(|hierarchy| &hierarchy.dir).chain(&self.unified)
+    }
+
+    /// Makes what is missing; `look` may refuse what was there.
+    fn make_directories(&self, look: impl FnOnce(&[&Dir]) -> Result<()>) -> Result<()> {
+        let mut made = Made::default();
+        let mut existed = Vec::new();
+        for dir in self.dirs() {
+            if !made.mkdir(dir.path())? {
+                existed.push(dir);
+            }
+        }
+        look(&existed)?;
+        if let Some(cpuset) = self.find("cpuset") {
+            let ours = |path: &Path| cpuset.path().starts_with(path);
+            for path in made.paths().iter().filter(|path| ours(path)) {
+                inherit_cpuset(path)?;
+            }
+            if existed.iter().any(|dir| dir.path() == cpuset.path()) && cpuset.read("cpuset.cpus")?.trim().is_empty() {
+                inherit_cpuset(cpuset.path())?;
+            }
+        }
+        let fresh = |dir: &Dir| made.paths().iter().any(|path| path == dir.path());
+        self.fresh.set(self.find("devices").is_some_and(fresh));
+        made.keep();
+        Ok(())
     }
 
     /// Refuses the directories that were there before if something is in them.
@@ -128,27 +166,7 @@ impl Cgroup for Manager {
     }
 
     fn create(&self) -> Result<()> {
-        let mut made = Made::default();
-        let mut existed = Vec::new();
-        for dir in self.dirs() {
-            if !made.mkdir(dir.path())? {
-                existed.push(dir);
-            }
-        }
-        self.refuse_used(&existed)?;
-        if let Some(cpuset) = self.find("cpuset") {
-            let ours = |path: &Path| cpuset.path().starts_with(path);
-            for path in made.paths().iter().filter(|path| ours(path)) {
-                inherit_cpuset(path)?;
-            }
-            if existed.iter().any(|dir| dir.path() == cpuset.path()) && cpuset.read("cpuset.cpus")?.trim().is_empty() {
-                inherit_cpuset(cpuset.path())?;
-            }
-        }
-        let fresh = |dir: &Dir| made.paths().iter().any(|path| path == dir.path());
-        self.fresh.set(self.find("devices").is_some_and(fresh));
-        made.keep();
-        Ok(())
+        self.make_directories(|existed| self.refuse_used(existed))
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {

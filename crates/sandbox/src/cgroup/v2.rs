@@ -40,6 +40,13 @@ impl Manager {
         Self { location: location.clone(), root: root.to_path_buf(), dir: Dir::new(path), fresh: Cell::new(false) }
     }
 
+    /// Takes over a directory that systemd has made, with a device program of its own perhaps.
+    pub(super) fn adopt(&self) -> Result<()> {
+        self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?;
+        // systemd hands down those that it knows: not hugetlb, rdma, misc.
+        self.enable_controllers()
+    }
+
     /// Makes every controller of the host available in the container's cgroup, as runc does: statistics want those
     /// that no limit asks for. Usually an earlier container of the same parent has paid: then this is two reads.
     ///

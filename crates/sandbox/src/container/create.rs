@@ -1,5 +1,6 @@
 //! `create` and `run`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Birthplace, Ready};
-use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
 use crate::plan::Plan;
@@ -150,7 +151,11 @@ impl Runtime {
         let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
-        let cgroup = cgroup::open(&location);
+        let (first, late) = split_late(&plan.resources);
+        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
+            Ok(cgroup) => cgroup,
+            Err(error) => return Err(give_up(locked, error)),
+        };
         let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
             Ok(record) => record,
             Err(error) => return Err(give_up(locked, error)),
@@ -160,17 +165,20 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
-        // A cgroup that create refuses is somebody else's: not ours to remove.
-        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
-            return Err(give_up(locked, error));
-        }
-        let late = match limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
-            Ok(late) => late,
-            Err(error) => {
+        let around = cgroup.wants_process();
+        if !around {
+            // A cgroup that create refuses is somebody else's: not ours to remove.
+            if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+                return Err(give_up(locked, error));
+            }
+            if let Err(error) = limit(cgroup.as_ref(), &first) {
                 let _reported_is_the_cause = cgroup.remove(deadline());
                 return Err(give_up(locked, error));
             }
-        };
+        }
+        // Stage 1 waits meanwhile: there is no moment without limits here either.
+        let place =
+            |stage1| cgroup.create_around(stage1).at(Step::MakeCgroup).and_then(|()| limit(cgroup.as_ref(), &first));
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -195,6 +203,7 @@ impl Runtime {
                 root.attach(&plan.rootfs).at(Step::AttachRoot)?;
             }
             let asked = Asked {
+                place: around.then_some(&place),
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
                 plan: Some(&plan),
@@ -204,7 +213,7 @@ impl Runtime {
             parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
-            let limited = late.map_or(Ok(()), |late| cgroup.apply(&late).at(Step::MakeCgroup));
+            let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
             match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
                 Ok(()) => Ok(ready),
                 Err(error) => {
@@ -277,27 +286,22 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
-/// Returns the limits that are to be written once init is there.
-fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<Option<LinuxResources>> {
-    let split = split_late(&plan.resources);
-    let (first, late) = match &split {
-        Some((first, late)) => (first, Some(late.clone())),
-        None => (&plan.resources, None),
-    };
-    cgroup.apply(first)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())?;
-    Ok(late)
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources) -> Result<()> {
+    cgroup
+        .apply(resources)
+        .and_then(|()| cgroup.allow_devices(resources.devices().as_deref().unwrap_or_default()))
+        .at(Step::MakeCgroup)
 }
 
-/// A limit of one process would keep stage 1, which is in the cgroup, from making init: it waits until stage 1 is gone.
-/// None for all other limits.
-fn split_late(resources: &LinuxResources) -> Option<(LinuxResources, LinuxResources)> {
+/// The limits for before init is, and those for after. A limit of one process would keep stage 1, which is in the cgroup,
+/// from making init: it waits until stage 1 is gone. None for all other limits.
+fn split_late(resources: &LinuxResources) -> (Cow<'_, LinuxResources>, Option<LinuxResources>) {
     const FILE: &str = "pids.max";
     let field = resources.pids().filter(|pids| (0..=1).contains(&pids.limit()));
     let mut unified = resources.unified().clone().unwrap_or_default();
     let file = unified.remove(FILE).filter(|value| matches!(value.trim(), "0" | "1"));
     if field.is_none() && file.is_none() {
-        return None;
+        return (Cow::Borrowed(resources), None);
     }
     let (mut first, mut late) = (resources.clone(), LinuxResources::default());
     late.set_pids(*first.pids());
@@ -306,7 +310,7 @@ fn split_late(resources: &LinuxResources) -> Option<(LinuxResources, LinuxResour
         late.set_unified(Some([(FILE.to_owned(), limit.clone())].into()));
         first.set_unified(Some(unified));
     }
-    Some((first, late))
+    (Cow::Owned(first), Some(late))
 }
 
 /// Opens on the host what the stages need and must not open by name.
@@ -330,6 +334,7 @@ fn inherit(
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))

@@ -79,6 +79,7 @@ impl Runtime {
             entry.entrances.extend(intel_rdt::locate(&rdt, &record.id)?.entrances()?);
         }
         let asked = Asked {
+            place: None,
             rlimits: &rlimits,
             scheduling: newcomer.process.scheduling,
             plan: None,

@@ -77,7 +77,7 @@ pub fn build(
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, birthplace));
-    let mut build = Build { asked, wire, stage1: Some(stage1), init: None, devices: None };
+    let mut build = Build { asked, wire, stage1: Some(stage1), stage1_waits: false, init: None, devices: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices }),
         Err(error) => {
@@ -88,8 +88,10 @@ pub fn build(
 }
 
 /// What the stages may ask for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    /// Makes the cgroup around stage 1, for one that cannot be made before.
+    pub place: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The limits to set on init.
     pub rlimits: &'a [Rlimit],
     /// And how it is scheduled.
@@ -111,6 +113,8 @@ struct Build<'a> {
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
+    /// For an answer: it does nothing until then.
+    stage1_waits: bool,
     init: Option<Pid>,
     /// Those of the host that are in the container already.
     devices: Option<net_device::Moved>,
@@ -119,7 +123,11 @@ struct Build<'a> {
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
-            match self.wire.receive()? {
+            let frame = self.wire.receive()?;
+            self.stage1_waits = matches!(frame, Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks))
+                && self.init.is_none();
+            match frame {
+                Some(FromStage::Place) => self.place()?,
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
                 Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
                 Some(FromStage::Init(pid)) => {
@@ -179,6 +187,13 @@ impl Build<'_> {
         write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
+    fn place(&self) -> Result<()> {
+        match (self.asked.place, self.stage1) {
+            (Some(place), Some(stage1)) => place(stage1),
+            _ => Err(Error::Refused("a place asked for where nobody has one to give".into())),
+        }
+    }
+
     fn set_clocks(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
         write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
@@ -217,10 +232,10 @@ impl Build<'_> {
     /// still.
     fn end(&mut self) {
         // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
-        while self.init.is_none() && self.stage1.is_some() {
+        while self.init.is_none() && self.stage1.is_some() && !self.stage1_waits {
             match self.wire.receive() {
                 Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
-                Ok(Some(FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
+                Ok(Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
                 Ok(Some(_)) => {}
             }
         }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cgroup) struct Lists {
     default_allow: bool,
-    exceptions: BTreeMap<Devices, u8>,
+    pub(super) exceptions: BTreeMap<Devices, u8>,
 }
 
 impl Lists {
