@@ -31,6 +31,7 @@ mod schema;
 mod seccomp;
 mod state;
 mod terminal;
+mod update;
 
 use tare_testkit::{Kind, Runtime};
 
