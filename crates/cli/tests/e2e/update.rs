@@ -310,8 +310,10 @@ fn page_cache_makes_room_for_a_lower_memory_limit() {
     let container = runtime.container(&bundle);
     container.up();
     wait_until("the file is read", || bundle.rootfs().join("ready").exists());
-    if used(&container) < 40 << 20 {
-        skip!("the file system of the bundle keeps no page cache: {} bytes in use", used(&container));
+    let stat = read(&container, "memory", "memory.stat");
+    let shmem = stat.lines().find_map(|line| line.strip_prefix("shmem ")?.parse::<u64>().ok()).unwrap_or(0);
+    if used(&container) < 40 << 20 || shmem > 40 << 20 {
+        skip!("the bundle is on a file system without a page cache that could be given up");
     }
     let asked = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20, "checkBeforeUpdate": true}});
     update(&container, &asked).ok();
@@ -389,15 +391,15 @@ fn rules(also: &[(i64, i64)]) -> Value {
     Value::Array(rules)
 }
 
-/// A container that can try devices: `/k` is kmsg, 1:11, `/n` is null.
+/// A container that can try devices: `/dev/k` is kmsg, 1:11, `/dev/n` is null.
 fn with_nodes(also: &[(i64, i64)]) -> Bundle {
-    Bundle::script("mknod /k c 1 11; mknod /n c 1 3; touch /ready; sleep 1000")
+    Bundle::script("mknod /dev/k c 1 11; mknod /dev/n c 1 3; touch /ready; sleep 1000")
         .resource("devices", rules(also))
         .capabilities(&["CAP_MKNOD", "CAP_SYSLOG"])
 }
 
 fn opens_kmsg(container: &Container<'_>) -> bool {
-    container.exec(["sh", "-c", ": < /k"]).success()
+    container.exec(["sh", "-c", ": < /dev/k"]).success()
 }
 
 #[test]
@@ -443,8 +445,8 @@ fn while_the_list_of_devices_changes_what_both_allow_can_be_opened() {
     needs_cgroups!();
     let runtime = runtime();
     known!(runtime, Runc: "never updates devices", Crun: "denies everything for an instant");
-    let script = "mknod /k c 1 11; mknod /n c 1 3; touch /ready; \
-        while [ ! -e /stop ]; do true < /n || echo refused; true < /k && echo opened; done 2>/dev/null; touch /stopped; sleep 1000";
+    let script = "mknod /dev/k c 1 11; mknod /dev/n c 1 3; touch /ready; \
+        while [ ! -e /stop ]; do true < /dev/n || echo refused; true < /dev/k && echo opened; done 2>/dev/null; touch /stopped; sleep 1000";
     let bundle = Bundle::script(script).resource("devices", rules(&[])).capabilities(&["CAP_MKNOD", "CAP_SYSLOG"]);
     let container = runtime.container(&bundle);
     let output = runtime.dir().join("output");
@@ -461,7 +463,8 @@ fn while_the_list_of_devices_changes_what_both_allow_can_be_opened() {
     }
     fs::write(bundle.rootfs().join("stop"), "").unwrap();
     wait_until("it has stopped", || bundle.rootfs().join("stopped").exists());
-    assert_eq!(fs::read_to_string(&output).unwrap(), "");
+    let seen = fs::read_to_string(&output).unwrap();
+    assert!(seen.is_empty(), "{} lines, the first is {:?}", seen.lines().count(), seen.lines().next());
 }
 
 /// What a hook has added, a GPU say, goes away only by a list that is another one: clients send all they know again.
