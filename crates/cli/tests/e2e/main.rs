@@ -31,7 +31,9 @@ mod schema;
 mod seccomp;
 mod state;
 mod terminal;
+mod unified;
 mod update;
+mod update_device;
 
 use tare_testkit::{Kind, Runtime};
 
