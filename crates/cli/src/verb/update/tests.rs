@@ -54,7 +54,12 @@ fn a_file_of_limits_is_read_and_its_errors_have_a_place() {
     let read = limits(&flag);
     std::fs::write(&path, "{\n  \"cpu\": {\"shares\": \"many\"}\n}").unwrap();
     let refused = limits(&flag).unwrap_err();
+    let arrays = [" []", r#"{"pids": [7]}"#].map(|text| {
+        std::fs::write(&path, text).unwrap();
+        limits(&flag).unwrap_err()
+    });
     std::fs::remove_file(&path).unwrap();
+    assert!(arrays.iter().all(|error| error.contains("invalid type: array, expected an object")), "{arrays:?}");
     assert_eq!(read, Ok(serde_json::json!({"memory": {"limit": -1}})));
     let place = format!("{}:2:21: /cpu/shares: invalid type: string \"many\", expected u64", path.display());
     assert_eq!(refused, place);
