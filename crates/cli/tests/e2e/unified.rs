@@ -5,8 +5,7 @@ use std::fs;
 use serde_json::json;
 use tare_testkit::{known, skip};
 
-use crate::limits::{arrives, arrives_at_create, block_device, limited, on_v2};
-use crate::runtime;
+use crate::limits::{arrives, arrives_at_create, block_device, limited, on_v2, runtime};
 
 /// v2 alone.
 #[test]
