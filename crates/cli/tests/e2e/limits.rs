@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Container, Kind, Runtime, known, record_skip, skip};
 
-/// The runtime under test. runc 1.1 now and then leaves a cgroup2 directory behind: its rmdir comes too early.
+/// The runtime under test. runc 1.1 now and then leaves a cgroup behind: its rmdir comes too early.
 pub(crate) fn runtime() -> Runtime {
     let mut runtime = crate::runtime();
-    if on_v2() && runtime.kind() == Kind::Runc {
+    if runtime.kind() == Kind::Runc {
         runtime.leaves_residue();
     }
     runtime
