@@ -14,6 +14,8 @@
 //! killed at any point leaves what `delete --force` can remove. What a container is doing is not written down but asked
 //! of the kernel. The lock is flock(2) on the directory: the kernel drops it with its holder.
 
+mod update;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -26,8 +28,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
+
+pub use self::update::Updating;
 
 use crate::cgroup;
 use crate::error::{CallContext, Context};
@@ -95,13 +99,6 @@ pub struct Store {
 pub struct Entry {
     dir: OwnedFd,
     path: PathBuf,
-}
-
-/// An entry whose limits nobody else changes meanwhile. Not [`Locked`]: the hooks of a command that holds that may update.
-#[derive(Debug)]
-pub struct Updating<'a> {
-    entry: &'a Entry,
-    _lock: Flock<File>,
 }
 
 /// An entry under its lock.
@@ -218,33 +215,6 @@ impl Entry {
         Ok(Locked { entry: self, _lock: lock })
     }
 
-    /// Waits for other updates to end.
-    ///
-    /// # Errors
-    /// Another update lasts past `deadline`; [`Error::NotExist`] when the container was deleted.
-    pub fn updating(&self, deadline: Instant) -> Result<Updating<'_>> {
-        const NAME: &str = "updates.lock";
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(&self.dir, NAME, flags, Mode::from_bits_truncate(0o600)) {
-            Ok(file) => {
-                let path = self.path.join(NAME);
-                Ok(Updating { entry: self, _lock: lock_by(File::from(file), &path, deadline)? })
-            }
-            Err(Errno::ENOENT) => Err(Error::NotExist),
-            Err(errno) => Err(Error::call(format!("open({:?})", self.path.join(NAME)), errno)),
-        }
-    }
-
-    /// What all updates together have asked for since create; None if there were none.
-    ///
-    /// # Errors
-    /// A file that is not what update wrote.
-    pub fn updates(&self) -> Result<Option<LinuxResources>> {
-        const NAME: &str = "updates.json";
-        let Some(bytes) = self.read(NAME)? else { return Ok(None) };
-        Ok(Some(tare_spec::decode::resources(&self.path.join(NAME), &bytes)?))
-    }
-
     /// Whether no command holds the lock now.
     pub fn is_unlocked(&self) -> bool {
         let Ok(dir) = self.dir.try_clone() else { return false };
@@ -322,25 +292,6 @@ impl Entry {
             .call(|| format!("open({:?})", self.path.join(&temporary)))?;
         File::from(file).write_all(bytes).call(|| format!("write({:?})", self.path.join(&temporary)))?;
         renameat(&self.dir, temporary.as_str(), &self.dir, name).call(|| format!("rename({:?})", self.path.join(name)))
-    }
-}
-
-impl Updating<'_> {
-    /// Writes `updates.json`.
-    ///
-    /// # Errors
-    /// The call that failed.
-    pub fn write(&self, updates: &LinuxResources) -> Result<()> {
-        let bytes = serde_json::to_vec(updates).map_err(|error| Error::Refused(format!("updates: {error}")))?;
-        self.entry.write("updates.json", &bytes)
-    }
-
-    /// Writes `state.json` anew: what an update has made for the container is to be removed with it.
-    ///
-    /// # Errors
-    /// The call that failed.
-    pub fn write_record(&self, record: &Record) -> Result<()> {
-        self.entry.write_record(record)
     }
 }
 

@@ -37,6 +37,11 @@ pub fn process(path: &Path, text: &[u8]) -> Result<Process, Error> {
 /// # Errors
 /// One line: path, line, column, JSON pointer, cause.
 pub fn resources(path: &Path, text: &[u8]) -> Result<LinuxResources, Error> {
+    if text.trim_ascii_start().starts_with(b"[") {
+        // serde takes an array for a struct, member by member: an empty one would be an update of nothing.
+        let cause = "invalid type: array, expected an object".to_owned();
+        return Err(Finding { pointer: String::new(), cause }.at(path, text));
+    }
     let mut resources: LinuxResources = decode(path, text, tolerate_resources)?;
     check::text(text).map_err(|finding| finding.at(path, text))?;
     settle_pids(&mut resources, text, "/pids/limit");

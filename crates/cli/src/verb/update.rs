@@ -28,18 +28,10 @@ impl Update {
     }
 
     fn limits(&self) -> Result<LinuxResources, String> {
-        let mut resources = match &self.resources {
-            Some(path) => read(path)?,
-            None => self.flags()?,
-        };
-        // "No memory limit" means swap too, unless that is spoken of: v1 would refuse a limit of both below the first.
-        if let Some(memory) = resources.memory().filter(|memory| memory.limit() == Some(-1) && memory.swap().is_none())
-        {
-            let mut memory = memory;
-            memory.set_swap(Some(-1));
-            resources.set_memory(Some(memory));
+        match &self.resources {
+            Some(path) => read(path),
+            None => self.flags(),
         }
-        Ok(resources)
     }
 
     fn flags(&self) -> Result<LinuxResources, String> {

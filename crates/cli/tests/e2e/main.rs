@@ -38,7 +38,9 @@ mod seccomp_arch;
 mod sockets;
 mod state;
 mod terminal;
+mod unified;
 mod update;
+mod update_device;
 
 use tare_testkit::{Kind, Runtime};
 

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Container, Output, known, skip, wait_until};
 
-use crate::limits::{block_device, file_of, limited, on_v2, read};
-use crate::runtime;
+use crate::limits::{block_device, file_of, limited, on_v2, read, runtime};
 
 /// Leaves the test without root or cgroups.
 macro_rules! needs_cgroups {
@@ -17,9 +16,10 @@ macro_rules! needs_cgroups {
         }
     };
 }
+pub(crate) use needs_cgroups;
 
 /// `update --resources -`
-fn update(container: &Container<'_>, resources: &Value) -> Output {
+pub(crate) fn update(container: &Container<'_>, resources: &Value) -> Output {
     container.verb("update").args(["--resources", "-", container.id()]).stdin(resources.to_string()).run()
 }
 
@@ -103,7 +103,7 @@ fn several_flags_at_once() {
 fn sizes_have_units_and_minus_one_lifts_a_limit() {
     needs_cgroups!();
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 takes numbers without units alone");
+    known!(runtime, Crun: "takes numbers without units alone");
     let bundle = limited(&json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 20}}));
     let container = runtime.container(&bundle);
     container.up();
@@ -124,6 +124,9 @@ fn sizes_have_units_and_minus_one_lifts_a_limit() {
 fn a_quota_alone_keeps_the_period_and_a_period_alone_the_quota() {
     needs_cgroups!();
     let runtime = runtime();
+    if on_v2() {
+        known!(runtime, Crun: "resets a period that is not named");
+    }
     let bundle = limited(&json!({"cpu": {"quota": 30000, "period": 60000}}));
     let container = runtime.container(&bundle);
     container.up();
@@ -141,7 +144,7 @@ fn a_quota_alone_keeps_the_period_and_a_period_alone_the_quota() {
 fn burst_and_idle_by_flags() {
     needs_cgroups!();
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 has neither flag", Crun: "has neither flag");
+    known!(runtime, Runc: "1.1 has neither flag", Crun: "has neither flag");
     let bundle = limited(&json!({"cpu": {"quota": 50000, "period": 100_000}}));
     let container = runtime.container(&bundle);
     container.up();
@@ -181,7 +184,9 @@ fn realtime_by_flags() {
 fn the_block_io_weight_by_its_flag() {
     needs_cgroups!();
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 looks for CFQ's file alone");
+    if !on_v2() {
+        known!(runtime, Crun: "1.8.1 looks for CFQ's file alone");
+    }
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
     container.up();
@@ -204,7 +209,7 @@ fn the_throttle_of_one_device_leaves_that_of_another() {
     needs_cgroups!();
     let Some((major, minor)) = block_device() else { skip!("no block device") };
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 takes only the weight from an update");
+    known!(runtime, Runc: "1.1 takes only the weight from an update");
     let device = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
     let bundle = limited(&json!({"blockIO": {"throttleReadBpsDevice": device(1_000_000)}}));
     let container = runtime.container(&bundle);
@@ -217,6 +222,9 @@ fn the_throttle_of_one_device_leaves_that_of_another() {
     } else {
         assert_eq!(read(&container, "blkio", "blkio.throttle.read_bps_device"), format!("{name} 1000000"));
         assert_eq!(read(&container, "blkio", "blkio.throttle.write_bps_device"), format!("{name} 2000000"));
+    }
+    if on_v2() {
+        known!(runtime, Crun: "writes 0, which the kernel refuses");
     }
     // A rate of 0 takes it away.
     update(&container, &json!({"blockIO": {"throttleReadBpsDevice": device(0)}})).ok();
@@ -242,7 +250,7 @@ fn a_document_is_read_from_a_file_or_stdin_and_the_flags_are_then_ignored() {
     update(&container, &json!({"pids": {"limit": 34}, "memory": {"limit": 64 << 20}})).ok();
     assert_eq!(read(&container, "pids", "pids.max"), "34");
     assert_eq!(memory(&container), "67108864");
-    known!(runtime, Crun: "1.8.1 succeeds without a document");
+    known!(runtime, Crun: "succeeds without a document");
     fs::write(&file, "{\n  \"pids\": 7\n}").unwrap();
     container.verb("update").arg("-r").arg(&file).arg(container.id()).run().fails(&[]);
     container.verb("update").arg("-r").arg("/nonexistent").arg(container.id()).run().fails(&[]);
@@ -273,7 +281,7 @@ fn memory_and_swap_are_raised_and_lowered_together() {
 fn with_check_before_update_a_limit_below_what_is_in_use_is_refused_with_the_numbers() {
     needs_cgroups!();
     let runtime = runtime();
-    known!(runtime, Runc: "1.1.5 does not know the field: other words on v1", Crun: "1.8.1 does not know the field");
+    known!(runtime, Runc: "1.1 does not know the field", Crun: "refuses without the numbers");
     let bundle = holder().resource("memory", json!({"limit": 128 << 20, "swap": 128 << 20}));
     let container = runtime.container(&bundle);
     container.up();
@@ -378,125 +386,15 @@ fn a_created_and_a_paused_container_can_be_updated_and_a_stopped_one_not() {
     container.call("resume", &[]).ok();
     container.kill("KILL").ok();
     container.wait_for("stopped");
-    known!(runtime, Crun: "1.8.1 updates what is not there");
+    known!(runtime, Crun: "updates what is not there");
     container.call("update", &["--pids-limit", "32"]).fails(&["not running"]);
-}
-
-const KMSG: &str = "c 1:11";
-
-fn rules(also: &[(i64, i64)]) -> Value {
-    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
-    let allow = |(major, minor): &(i64, i64)| json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rw"});
-    rules.extend(also.iter().map(allow));
-    Value::Array(rules)
-}
-
-/// A container that can try devices: `/dev/k` is kmsg, 1:11, `/dev/n` is null.
-fn with_nodes(also: &[(i64, i64)]) -> Bundle {
-    Bundle::script("mknod /dev/k c 1 11; mknod /dev/n c 1 3; touch /ready; sleep 1000")
-        .resource("devices", rules(also))
-        .capabilities(&["CAP_MKNOD", "CAP_SYSLOG"])
-}
-
-fn opens_kmsg(container: &Container<'_>) -> bool {
-    container.exec(["sh", "-c", ": < /dev/k"]).success()
-}
-
-#[test]
-fn without_a_list_the_devices_stay_as_they_are() {
-    needs_cgroups!();
-    let runtime = runtime();
-    let bundle = with_nodes(&[(1, 11)]);
-    let container = runtime.container(&bundle);
-    container.up();
-    wait_until("the nodes are there", || bundle.rootfs().join("ready").exists());
-    assert!(opens_kmsg(&container));
-    container.call("update", &["--pids-limit", "50"]).ok();
-    update(&container, &json!({"cpu": {"shares": 700}})).ok();
-    assert!(opens_kmsg(&container));
-}
-
-#[test]
-fn a_list_of_devices_takes_the_place_of_the_one_before() {
-    needs_cgroups!();
-    let runtime = runtime();
-    known!(runtime, Runc: "never updates devices");
-    let bundle = with_nodes(&[]);
-    let container = runtime.container(&bundle);
-    container.up();
-    wait_until("the nodes are there", || bundle.rootfs().join("ready").exists());
-    assert!(!opens_kmsg(&container));
-    update(&container, &json!({"devices": rules(&[(1, 11)])})).ok();
-    assert!(opens_kmsg(&container));
-    update(&container, &json!({"devices": rules(&[(10, 229)])})).ok();
-    assert!(!opens_kmsg(&container));
-    // The one of create comes back: the comparison is with what holds, not with config.json.
-    update(&container, &json!({"devices": rules(&[])})).ok();
-    assert!(!opens_kmsg(&container));
-    update(&container, &json!({"devices": [{"allow": true, "access": "rwm"}]})).ok();
-    assert!(opens_kmsg(&container));
-    update(&container, &json!({"devices": rules(&[])})).ok();
-    assert!(!opens_kmsg(&container));
-}
-
-/// A container that opens a device over and over sees no instant without rules, and none where all is denied.
-#[test]
-fn while_the_list_of_devices_changes_what_both_allow_can_be_opened() {
-    needs_cgroups!();
-    let runtime = runtime();
-    known!(runtime, Runc: "never updates devices", Crun: "denies everything for an instant");
-    let script = "mknod /dev/k c 1 11; mknod /dev/n c 1 3; touch /ready; \
-        while [ ! -e /stop ]; do true < /dev/n || echo refused; true < /dev/k && echo opened; done 2>/dev/null; touch /stopped; sleep 1000";
-    let bundle = Bundle::script(script).resource("devices", rules(&[])).capabilities(&["CAP_MKNOD", "CAP_SYSLOG"]);
-    let container = runtime.container(&bundle);
-    let output = runtime.dir().join("output");
-    let create = container.verb("create").arg(container.id());
-    let file = fs::File::create(&output).unwrap();
-    let null = || fs::File::open("/dev/null").unwrap();
-    let status = create.stdio([null().into(), file.try_clone().unwrap().into(), file.into()]).run();
-    status.ok();
-    container.start().ok();
-    wait_until("the nodes are there", || bundle.rootfs().join("ready").exists());
-    for round in 0..20 {
-        let list = if round % 2 == 0 { rules(&[(10, 229), (10, 232)]) } else { rules(&[(10, 223)]) };
-        update(&container, &json!({"devices": list})).ok();
-    }
-    fs::write(bundle.rootfs().join("stop"), "").unwrap();
-    wait_until("it has stopped", || bundle.rootfs().join("stopped").exists());
-    let seen = fs::read_to_string(&output).unwrap();
-    assert!(seen.is_empty(), "{} lines, the first is {:?}", seen.lines().count(), seen.lines().next());
-}
-
-/// What a hook has added, a GPU say, goes away only by a list that is another one: clients send all they know again.
-#[test]
-fn the_same_list_again_leaves_what_others_have_added() {
-    needs_cgroups!();
-    if on_v2() {
-        skip!("a cgroup v2 program has no list that others could add to");
-    }
-    let runtime = runtime();
-    known!(runtime, Crun: "takes away what is not in the list");
-    let bundle = with_nodes(&[(10, 229)]);
-    let container = runtime.container(&bundle);
-    container.up();
-    wait_until("the nodes are there", || bundle.rootfs().join("ready").exists());
-    fs::write(file_of(&container, "devices", "devices.allow"), format!("{KMSG} rw")).unwrap();
-    assert!(opens_kmsg(&container));
-    let list = container_rules(&bundle);
-    update(&container, &json!({"devices": list, "pids": {"limit": 60}})).ok();
-    assert_eq!(read(&container, "pids", "pids.max"), "60");
-    assert!(opens_kmsg(&container));
-}
-
-fn container_rules(bundle: &Bundle) -> Value {
-    bundle.config()["linux"]["resources"]["devices"].clone()
 }
 
 #[test]
 fn dropped_flags_are_warnings() {
     needs_cgroups!();
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 takes numbers without units alone");
+    known!(runtime, Crun: "takes numbers without units alone");
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
     container.up();

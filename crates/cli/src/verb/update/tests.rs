@@ -2,11 +2,23 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::*;
 
-fn limits(line: &str) -> Result<serde_json::Value, String> {
+fn change(line: &str) -> Result<container::Update, String> {
     let words = std::iter::once("update").chain(line.split(' '));
     let matches = Update::augment_args(Command::new("update")).try_get_matches_from(words).unwrap();
-    let resources = Update::from_arg_matches(&matches).unwrap().limits()?;
-    Ok(serde_json::to_value(resources).unwrap())
+    Update::from_arg_matches(&matches).unwrap().change()
+}
+
+fn limits(line: &str) -> Result<serde_json::Value, String> {
+    Ok(serde_json::to_value(change(line)?.resources).unwrap())
+}
+
+#[test]
+fn cache_and_bandwidth_are_asked_for_by_what_is_not_empty() {
+    let both = change("--l3-cache-schema=L3:0=f --mem-bw-schema=MB:0=20 web").unwrap();
+    assert_eq!(both.l3_cache_schema.as_deref(), Some("L3:0=f"));
+    assert_eq!(both.mem_bw_schema.as_deref(), Some("MB:0=20"));
+    let none = change("--l3-cache-schema= web").unwrap();
+    assert_eq!((none.l3_cache_schema, none.mem_bw_schema), (None, None));
 }
 
 #[test]
@@ -15,7 +27,7 @@ fn flags_become_limits_and_nothing_else_is_touched() {
     let cases = [
         ("web", json!({})),
         ("--memory=64m web", json!({"memory": {"limit": 64 << 20}})),
-        ("--memory=-1 web", json!({"memory": {"limit": -1, "swap": -1}})),
+        ("--memory=-1 web", json!({"memory": {"limit": -1}})),
         ("--memory=-1 --memory-swap=1g web", json!({"memory": {"limit": -1, "swap": 1 << 30}})),
         ("--memory-reservation=1k web", json!({"memory": {"reservation": 1024}})),
         ("--cpu-quota=-1 --cpu-period=100000 web", json!({"cpu": {"quota": -1, "period": 100_000}})),
@@ -42,8 +54,13 @@ fn a_file_of_limits_is_read_and_its_errors_have_a_place() {
     let read = limits(&flag);
     std::fs::write(&path, "{\n  \"cpu\": {\"shares\": \"many\"}\n}").unwrap();
     let refused = limits(&flag).unwrap_err();
+    let arrays = [" []", r#"{"pids": [7]}"#].map(|text| {
+        std::fs::write(&path, text).unwrap();
+        limits(&flag).unwrap_err()
+    });
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(read, Ok(serde_json::json!({"memory": {"limit": -1, "swap": -1}})));
+    assert!(arrays.iter().all(|error| error.contains("invalid type: array, expected an object")), "{arrays:?}");
+    assert_eq!(read, Ok(serde_json::json!({"memory": {"limit": -1}})));
     let place = format!("{}:2:21: /cpu/shares: invalid type: string \"many\", expected u64", path.display());
     assert_eq!(refused, place);
 }

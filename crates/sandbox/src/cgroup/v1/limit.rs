@@ -277,17 +277,17 @@ fn apply_memory_limits(cgroup: &impl Hierarchies, limit: Option<i64>, swap: Opti
         })
         .map_err(|error| in_use(error, dir))
     };
-    let set_swap = |bytes: i64| set(dir, SWAP, SWAP_FILE, &bytes.to_string());
+    let set_swap = |bytes: i64| match set(dir, SWAP, SWAP_FILE, &bytes.to_string()) {
+        // Without swap accounting (swapaccount=0) there is no limit: -1 is so already.
+        Err(error) if bytes == -1 && error.errno() == Some(Errno::ENOENT) => Ok(()),
+        written => written,
+    };
     match (limit, swap) {
         (None, None) => Ok(()),
         (None, Some(swap)) => set_swap(swap),
         (Some(-1), None) => {
             // An unlimited memory under a limited sum is refused: unlimited means both.
-            match dir.attempt(SWAP, SWAP_FILE, "-1") {
-                // No swap accounting (swapaccount=0).
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(_) => set_swap(-1)?,
-            }
+            set_swap(-1)?;
             set_limit(-1)
         }
         (Some(limit), None) => set_limit(limit),

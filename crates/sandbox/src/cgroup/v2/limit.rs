@@ -136,12 +136,17 @@ fn apply_io(dir: &impl Files, io: &LinuxBlockIo) -> Result<()> {
     Ok(())
 }
 
-/// BFQ has the scale of v1 in a file of its own; `io.weight` (iocost) has another one.
+/// BFQ has the scale of v1 in a file of its own; `io.weight` (iocost) has another one. A device whose scheduler is not
+/// BFQ has no weight in the first (EOPNOTSUPP).
 fn set_weight(dir: &impl Files, field: &str, device: &str, weight: u16) -> Result<()> {
-    match dir.attempt(field, "io.bfq.weight", &format!("{device}{weight}")) {
-        Err(Errno::ENOENT) => set(dir, field, "io.weight", &format!("{device}{}", io_weight_of_blkio_weight(weight))),
-        Err(_) => set(dir, field, "io.bfq.weight", &format!("{device}{weight}")),
+    const BFQ: &str = "io.bfq.weight";
+    const COST: &str = "io.weight";
+    let (bfq, cost) = (format!("{device}{weight}"), format!("{device}{}", io_weight_of_blkio_weight(weight)));
+    match dir.attempt(field, BFQ, &bfq) {
         Ok(()) => Ok(()),
+        Err(Errno::ENOENT) => set(dir, field, COST, &cost),
+        Err(Errno::EOPNOTSUPP) if dir.attempt(field, COST, &cost).is_ok() => Ok(()),
+        Err(_) => set(dir, field, BFQ, &bfq),
     }
 }
 
