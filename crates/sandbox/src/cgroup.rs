@@ -1,6 +1,7 @@
 //! Cgroups: one trait, a v1 and a v2 implementation behind it, chosen once.
 
 mod convert;
+mod delegation;
 mod device;
 mod dir;
 mod event;
@@ -24,6 +25,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use delegation::delegate;
 pub use event::OomWatch;
 pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;

@@ -1,6 +1,7 @@
 //! Cgroups that a container makes below its own, as systemd and dockerd do inside one; and `exec --cgroup`.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -243,4 +244,53 @@ fn cgroup2_kill_and_delete_reach_nested_cgroups_that_are_frozen() {
     container.wait_for("stopped");
     container.delete().ok();
     assert!(!top.exists());
+}
+
+/// Who owns the container's cgroup2 directory, its `cgroup.procs`, and a file that stays with root.
+fn owners(dir: &Path) -> [u32; 3] {
+    ["", "cgroup.procs", "cgroup.max.depth"].map(|file| fs::metadata(dir.join(file)).unwrap().uid())
+}
+
+#[test]
+fn cgroup2_a_user_namespace_with_a_writable_cgroup_mount_owns_its_cgroup() {
+    let runtime = on_cgroup2!();
+    known!(runtime, Runc: "1.1.5 does so with systemd alone");
+    let bundle = nested().user_namespace(100_000, 65536);
+    // For the files that it tells us by.
+    fs::set_permissions(bundle.rootfs(), fs::Permissions::from_mode(0o777)).unwrap();
+    let container = runtime.container(&bundle);
+    container.up();
+    wait_until("it has its cgroups", || bundle.rootfs().join("ready").exists());
+    let top = top(&container);
+    assert_eq!(owners(&top), [100_000, 100_000, 0]);
+    assert_eq!(fs::metadata(top.join("work/deep")).unwrap().uid(), 100_000, "it made that itself");
+    assert_eq!(procs(&top.join("work/deep")).len(), 1);
+    container.call("pause", &[]).ok();
+    container.call("resume", &[]).ok();
+    assert_eq!(container.exec(["sh", "-c", "exit 3"]).code(), Some(3));
+    container.delete_force().ok();
+    assert!(!top.exists());
+}
+
+#[test]
+fn cgroup2_a_cgroup_is_not_given_away_without_need() {
+    let runtime = on_cgroup2!();
+    let none = on_writable_cgroup("sleep 1000");
+    let read_only = Bundle::script("sleep 1000").namespace("cgroup");
+    for bundle in [none, read_only] {
+        let bundle = bundle.user_namespace(100_000, 65536);
+        let container = runtime.container(&bundle);
+        container.create().ok();
+        assert_eq!(owners(&container.cgroup("")), [0; 3]);
+    }
+}
+
+#[test]
+fn cgroup2_without_a_user_namespace_the_process_user_owns_its_cgroup() {
+    let runtime = on_cgroup2!();
+    known!(runtime, Runc: "1.1.5 does so with systemd alone", Crun: "1.8.1 gives it to root");
+    let bundle = on_writable_cgroup("sleep 1000").namespace("cgroup").user(1234, 1234);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    assert_eq!(owners(&container.cgroup("")), [1234, 1234, 0]);
 }

@@ -249,7 +249,8 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
 fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
     cgroup.apply(&plan.resources)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
+    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())?;
+    plan.cgroup_owner.map_or(Ok(()), |uid| cgroup::delegate(cgroup.location(), uid))
 }
 
 /// Opens on the host what the stages need and must not open by name.
