@@ -198,6 +198,13 @@ fn events_ends_when_init_does_however_long_the_interval() {
     let container = runtime.container(&bundle);
     container.up();
     let events = watch(&container, "1h");
+    // What tells that it watches, when it prints nothing: the file by which it learns of memory that runs out.
+    let fds = format!("/proc/{}/fd", events.pid());
+    wait_until("it watches", || {
+        let links = std::fs::read_dir(&fds).into_iter().flatten().flatten();
+        let mut links = links.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned()));
+        links.any(|link| link.ends_with("[eventfd]") || link.ends_with("/memory.events"))
+    });
     container.kill("KILL").ok();
     assert_eq!(events.wait().ok().text(), "");
     container.is("stopped");
