@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::LinuxResources;
@@ -112,7 +113,11 @@ pub(super) fn enter_pure_cgroup2() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("cgroup2"), super::host::ROOT, Some("cgroup2"), MsFlags::empty(), none).unwrap();
+    match mount(Some("cgroup2"), super::host::ROOT, Some("cgroup2"), MsFlags::empty(), none) {
+        // It is there already: a host of v2.
+        Ok(()) | Err(Errno::EBUSY) => {}
+        Err(errno) => panic!("mount(cgroup2): {errno}"),
+    }
 }
 
 /// Whether the host has v1 hierarchies: the tests of v1 have nothing to try without.
