@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIntelRdt;
 
 use crate::error::{CallContext, Context};
@@ -127,6 +128,43 @@ impl Groups {
                 tasks.call(|| format!("open({path:?})")).during(|| "linux.intelRdt")
             })
             .collect()
+    }
+
+    /// Writes `lines` to the schemata of a class that is there, and returns what they said before of the same resources.
+    ///
+    /// # Errors
+    /// A class that is not there, what the kernel refuses.
+    pub fn rewrite(&self, lines: &[String]) -> Result<String> {
+        let path = self.class.join("schemata");
+        let before = fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
+        let resources: Vec<&str> = lines.iter().flat_map(|line| line.lines()).map(|line| parse(line).0).collect();
+        let before = before.lines().map(str::trim).filter(|line| resources.contains(&parse(line).0));
+        let before = before.collect::<Vec<_>>().join("\n");
+        self.write_schemata(lines.iter())?;
+        Ok(before)
+    }
+
+    /// Moves processes that run into the class, with all their threads.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn take_in(&self, pids: &[Pid]) -> Result<()> {
+        let path = self.class.join("tasks");
+        for pid in pids {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for thread in threads.filter_map(|thread| thread.file_name().into_string().ok()) {
+                let write = || {
+                    let mut tasks = File::options().write(true).open(&path)?;
+                    std::io::Write::write_all(&mut tasks, thread.as_bytes())
+                };
+                match write() {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+                    written => written.call(|| format!("write({path:?}, {thread:?})")).during(|| "linux.intelRdt")?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write_schemata<'a>(&self, lines: impl Iterator<Item = &'a String>) -> Result<()> {
@@ -276,6 +314,31 @@ mod tests {
             .unwrap();
         assert!(fs::read_to_string(class.join("schemata")).unwrap().starts_with("L3:0=f\nMB:0=10\n"));
         assert!(class.join("mon_groups/web").is_dir());
+    }
+
+    #[test]
+    fn an_update_rewrites_the_schemata_and_knows_what_they_were() {
+        let fake = Fake::new("rewrite");
+        let class = fake.class("gold", "    MB:0=100;1= 20\n    L3:0=007ff;1=1f\n");
+        let groups = fake.groups(r#"{"closID": "gold"}"#);
+        assert_eq!(groups.rewrite(&["L3:0=f".into()]).unwrap(), "L3:0=007ff;1=1f");
+        assert!(fs::read_to_string(class.join("schemata")).unwrap().starts_with("L3:0=f\n"));
+        let error = fake.groups(r#"{"closID": "none"}"#).rewrite(&["L3:0=f".into()]).unwrap_err().to_string();
+        assert!(error.starts_with("read(") && error.ends_with("(ENOENT)"), "{error}");
+    }
+
+    #[test]
+    fn processes_that_run_are_taken_in_by_thread() {
+        let fake = Fake::new("take-in");
+        let class = fake.class("gold", "");
+        let groups = fake.groups(r#"{"closID": "gold"}"#);
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let taken = groups.take_in(&[Pid::from_raw(child.id().cast_signed())]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        taken.unwrap();
+        assert_eq!(fs::read_to_string(class.join("tasks")).unwrap(), child.id().to_string());
+        groups.take_in(&[Pid::from_raw(child.id().cast_signed())]).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `kill`, `pause`, `resume`, `update`.
+//! `kill`, `pause`, `resume`.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
 
 use super::{Runtime, Status, deadline};
 use crate::cgroup::{self, Cgroup, Freezer};
@@ -86,23 +85,6 @@ impl Runtime {
         match super::inspect::status(&entry, cgroup.as_ref())? {
             Status::Paused => cgroup.freeze(Freezer::Thawed, deadline()),
             _ => Err(Error::Refused("container not paused".into())),
-        }
-    }
-
-    /// Changes the limits that `resources` names; the others stay.
-    ///
-    /// # Errors
-    /// The write that failed.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
-        let (entry, record) = self.find(id)?;
-        let cgroup = cgroup::open(&record.cgroup);
-        match super::inspect::status(&entry, cgroup.as_ref())? {
-            Status::Stopped | Status::Creating => Err(Error::NotRunning),
-            _ => {
-                cgroup.apply(resources)?;
-                // Without a list the rules stay as they are.
-                resources.devices().as_deref().map_or(Ok(()), |rules| cgroup.allow_devices(rules))
-            }
         }
     }
 

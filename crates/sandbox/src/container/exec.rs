@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxIntelRdt, LinuxNamespaceType, Process, Spec,
+};
 
 use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
@@ -71,10 +73,13 @@ impl Runtime {
         let rlimits = newcomer.process.rlimits.clone();
         let way = open_way(cgroup.as_ref(), &sub_cgroup).at(Step::EnterCgroup)?;
         let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, way.entrances)?;
-        if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-            entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().clone());
+        // None in the configuration, but some in the record: those of an update.
+        if let Some(rdt) = rdt.or_else(|| (!record.resctrl.is_empty()).then(LinuxIntelRdt::default)) {
+            entry.entrances.extend(intel_rdt::locate(&rdt, &record.id)?.entrances()?);
         }
         let asked = Asked {
+            place: None,
             rlimits: &rlimits,
             scheduling: newcomer.process.scheduling,
             plan: None,
@@ -88,11 +93,16 @@ impl Runtime {
         let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
         let ready = parent::build(single_threaded, birthplace, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
-        announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-        ready.start()?;
+        match announce(options, &ready, pidfd_socket.as_ref()) {
+            Ok(()) => ready.start()?,
+            Err(error) => {
+                ready.end();
+                return Err(error);
+            }
+        }
         let Some(signals) = signals else { return Ok(0) };
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
-        foreground::wait(pid, &signals, ptmx)
+        foreground::wait(pid, &signals, ptmx, None)
     }
 }
 
