@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nix::errno::Errno;
 use serde::Serialize;
 use tare_sandbox::container::{Happening, Runtime, Usage};
 
@@ -44,7 +45,12 @@ pub(super) fn write(runtime: &Runtime, events: &Events) -> Result<(), Cause> {
                 match watch.wait(Instant::now())? {
                     Happening::OutOfMemory => print_event(&oom)?,
                     Happening::Ended => return Ok(()),
-                    Happening::Late => print_stats(&events.id, usage?)?,
+                    Happening::Late => match usage {
+                        Ok(usage) => print_stats(&events.id, usage)?,
+                        // init leaves its cgroup, which can then be removed, a moment before its end is announced.
+                        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
+                        Err(error) => return Err(error.into()),
+                    },
                 }
                 next += interval;
                 if next < Instant::now() {
