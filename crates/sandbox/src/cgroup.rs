@@ -1,6 +1,7 @@
 //! Cgroups: one trait, three implementations behind it (v1, v2, a unit of systemd with either), chosen once.
 
 mod convert;
+mod delegation;
 mod device;
 mod dir;
 mod event;
@@ -26,6 +27,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use delegation::delegate;
 pub use event::OomWatch;
 pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;

@@ -6,7 +6,7 @@ pub mod outline;
 pub mod process;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, LinuxDevice, LinuxIdMapping, LinuxIntelRdt, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tare_spec::Bundle;
 use crate::container::{CreateOptions, Status};
 use crate::net_device::{self, NetDevice};
 use crate::seccomp::Filter;
+use crate::sys::mount::MOUNT_ATTR_RDONLY;
 use crate::{Error, Result};
 
 /// Everything that will be done to make one container.
@@ -56,6 +57,8 @@ pub struct Plan {
     pub intel_rdt: Option<LinuxIntelRdt>,
     /// `linux.resources`.
     pub resources: LinuxResources,
+    /// The host's uid of the user who may make cgroups below the container's own; None: root.
+    pub cgroup_owner: Option<u32>,
     /// The hooks of each moment.
     pub hooks: HookPlan,
     /// What hooks are told.
@@ -75,6 +78,16 @@ pub struct IdMappings {
     pub uid: Vec<LinuxIdMapping>,
     /// For groups.
     pub gid: Vec<LinuxIdMapping>,
+}
+
+impl IdMappings {
+    /// The host's number of a user; None if it is not mapped.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        self.uid.iter().find_map(|mapping| {
+            let offset = uid.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
+            mapping.host_id().checked_add(offset)
+        })
+    }
 }
 
 /// The hooks of a container, by moment.
@@ -193,6 +206,7 @@ impl Plan {
             mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
             intel_rdt: linux.intel_rdt().clone(),
             resources: linux.resources().clone().unwrap_or_default(),
+            cgroup_owner: None,
             hooks: HookPlan::new(spec),
             hook_state: HookState {
                 oci_version: spec.version().clone(),
@@ -213,7 +227,23 @@ impl Plan {
             plan.process.set_env("LISTEN_PID", "1")?;
         }
         plan.check()?;
-        Ok(plan)
+        let cgroup_owner = plan.cgroup_owner(process.user().uid());
+        Ok(Self { cgroup_owner, ..plan })
+    }
+
+    /// The container's user gets the cgroup if it is the root of a cgroup namespace and mounted writable: as in runc. With
+    /// a user namespace the uid is one of the host's; one that is not mapped is refused elsewhere.
+    fn cgroup_owner(&self, uid: u32) -> Option<u32> {
+        let writable = |mount: &mounts::MountPlan| {
+            matches!(mount.kind, mounts::Kind::Cgroup { .. })
+                && mount.destination == Path::new("/sys/fs/cgroup")
+                && (mount.attrs.set | mount.recursive_attrs.set) & MOUNT_ATTR_RDONLY == 0
+        };
+        if !self.namespaces.makes(LinuxNamespaceType::Cgroup) || !self.mounts.iter().any(writable) {
+            return None;
+        }
+        let host = if self.namespaces.has(LinuxNamespaceType::User) { self.id_mappings.host_uid(uid)? } else { uid };
+        (host != 0).then_some(host)
     }
 
     fn check(&self) -> Result<()> {

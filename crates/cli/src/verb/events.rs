@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use nix::errno::Errno;
 use serde::Serialize;
-use tare_sandbox::container::{Happening, Runtime, Usage, Watch};
+use tare_sandbox::container::{Happening, Runtime, Usage};
 
 use super::print;
 use crate::args::Events;
@@ -32,26 +33,33 @@ pub(super) fn write(runtime: &Runtime, events: &Events) -> Result<(), Cause> {
     if events.stats {
         return print_stats(&events.id, watch.usage()?);
     }
+    let oom = Event { kind: "oom", id: &events.id, data: None };
     let mut next = Instant::now() + interval;
     loop {
         match watch.wait(next)? {
-            Happening::OutOfMemory => print_event(&Event { kind: "oom", id: &events.id, data: None })?,
+            Happening::OutOfMemory => print_event(&oom)?,
             Happening::Ended => return Ok(()),
             Happening::Late => {
-                next = (next + interval).max(Instant::now());
-                match watch.usage() {
-                    Ok(usage) => print_stats(&events.id, usage)?,
-                    // Its cgroup can go while it is read.
-                    Err(_) if has_ended(&mut watch)? => return Ok(()),
-                    Err(error) => return Err(error.into()),
+                let usage = watch.usage();
+                // What was read of a cgroup that went meanwhile is no figure of the container's.
+                match watch.wait(Instant::now())? {
+                    Happening::OutOfMemory => print_event(&oom)?,
+                    Happening::Ended => return Ok(()),
+                    Happening::Late => match usage {
+                        Ok(usage) => print_stats(&events.id, usage)?,
+                        // init leaves its cgroup, which can then be removed, a moment before its end is announced.
+                        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
+                        Err(error) => return Err(error.into()),
+                    },
+                }
+                next += interval;
+                if next < Instant::now() {
+                    // Those that were missed on a busy host stay missed.
+                    next = Instant::now() + interval;
                 }
             }
         }
     }
-}
-
-fn has_ended(watch: &mut Watch) -> Result<bool, Cause> {
-    Ok(watch.wait(Instant::now())? == Happening::Ended)
 }
 
 fn print_stats(id: &str, usage: Usage) -> Result<(), Cause> {

@@ -409,7 +409,6 @@ fn kill_all_reaches_each_process_with_any_signal() {
 #[test]
 fn kill_all_loses_no_process_that_is_just_forked() {
     let runtime = runtime();
-    known!(runtime, Crun: "1.8.1 signals those that it has listed");
     let bundle = Bundle::script("trap : TERM; sh /chain & while :; do sleep 1000 & wait; done")
         .file("chain", "echo link >> /links; sh /chain &\n");
     let container = runtime.container(&bundle);

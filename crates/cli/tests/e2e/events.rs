@@ -125,8 +125,8 @@ fn events_stats_has_the_keys_of_the_runc_that_is_here() {
         skip!("no runc to compare with");
     }
     let (ours, theirs) = (stats_of(&runtime), stats_of(&runc));
-    // Zero is left out, and whether these are zero is chance.
-    let chance = |key: &&String| key.contains(".memory.cache:");
+    // Zero is left out, and whether these are zero is chance: they come with the first read of a file.
+    let chance = |key: &&String| key.contains(".memory.cache:") || key.contains(".blkio.io");
     let missing: Vec<_> = theirs.difference(&ours).filter(|key| !chance(key)).collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
     // runc fills psi since 1.2, on v2 alone, and knows neither the cpuset of v2 nor cgroup2 beside v1.
@@ -198,6 +198,13 @@ fn events_ends_when_init_does_however_long_the_interval() {
     let container = runtime.container(&bundle);
     container.up();
     let events = watch(&container, "1h");
+    // What tells that it watches, when it prints nothing: the file by which it learns of memory that runs out.
+    let fds = format!("/proc/{}/fd", events.pid());
+    wait_until("it watches", || {
+        let links = std::fs::read_dir(&fds).into_iter().flatten().flatten();
+        let mut links = links.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned()));
+        links.any(|link| link.ends_with("[eventfd]") || link.ends_with("/memory.events"))
+    });
     container.kill("KILL").ok();
     assert_eq!(events.wait().ok().text(), "");
     container.is("stopped");
@@ -243,8 +250,8 @@ fn events_tells_that_init_was_killed_for_memory_before_it_ends() {
     wait_until("it watches", || count(&events, "stats") >= 1);
     touch(&bundle, "go");
     let output = events.wait().ok();
-    let last: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
-    assert_eq!(last, json!({"type": "oom", "id": container.id()}), "{output}");
+    let ooms = output.lines().iter().filter(|line| line.contains("\"oom\"")).count();
+    assert_eq!(ooms, 1, "among {} lines", output.lines().len());
     container.wait_for("stopped");
 }
 

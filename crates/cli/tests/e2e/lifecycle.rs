@@ -479,3 +479,27 @@ fn foreground_run_forwards_signals() {
         container.is("none");
     }
 }
+
+/// A tracer holds init on its way out: the kernel drops every further signal, SIGKILL too.
+#[test]
+fn delete_force_of_what_cannot_be_killed_says_so_and_can_be_repeated() {
+    use nix::sys::ptrace;
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 forgets it and exits with 0; its process and cgroup stay");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.up();
+    let init = nix::unistd::Pid::from_raw(container.pid());
+    ptrace::seize(init, ptrace::Options::PTRACE_O_TRACEEXIT).unwrap();
+    let refused = container.delete_force();
+    let listed = runtime.list(&["-q"]);
+    let _ends = ptrace::detach(init, None);
+    let named = format!("pid {init} \"sh\" (state ");
+    // The others fail too, in words of their own.
+    let words: &[&str] = if runtime.is_tare() { &[&named] } else { &[] };
+    refused.fails(words);
+    assert!(listed.lines().contains(&container.id()), "{listed}");
+    wait_until("init is gone", || !tare_testkit::host::is_alive(init.as_raw()));
+    container.delete_force().ok();
+    container.is("none");
+}

@@ -1,6 +1,7 @@
 //! Cgroups that a container makes below its own, as systemd and dockerd do inside one; and `exec --cgroup`.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -243,4 +244,124 @@ fn cgroup2_kill_and_delete_reach_nested_cgroups_that_are_frozen() {
     container.wait_for("stopped");
     container.delete().ok();
     assert!(!top.exists());
+}
+
+/// Who owns the container's cgroup2 directory, its `cgroup.procs`, and a file that stays with root.
+fn owners(dir: &Path) -> [u32; 3] {
+    ["", "cgroup.procs", "cgroup.max.depth"].map(|file| fs::metadata(dir.join(file)).unwrap().uid())
+}
+
+#[test]
+fn cgroup2_a_user_namespace_with_a_writable_cgroup_mount_owns_its_cgroup() {
+    let runtime = on_cgroup2!();
+    known!(runtime, Runc: "1.1.5 does so with systemd alone");
+    let bundle = nested().user_namespace(100_000, 65536);
+    // For the files that it tells us by.
+    fs::set_permissions(bundle.rootfs(), fs::Permissions::from_mode(0o777)).unwrap();
+    let container = runtime.container(&bundle);
+    container.up();
+    wait_until("it has its cgroups", || bundle.rootfs().join("ready").exists());
+    let top = top(&container);
+    assert_eq!(owners(&top), [100_000, 100_000, 0]);
+    assert_eq!(fs::metadata(top.join("work/deep")).unwrap().uid(), 100_000, "it made that itself");
+    assert_eq!(procs(&top.join("work/deep")).len(), 1);
+    container.call("pause", &[]).ok();
+    container.call("resume", &[]).ok();
+    assert_eq!(container.exec(["sh", "-c", "exit 3"]).code(), Some(3));
+    container.delete_force().ok();
+    assert!(!top.exists());
+}
+
+#[test]
+fn cgroup2_a_cgroup_is_not_given_away_without_need() {
+    let runtime = on_cgroup2!();
+    let none = on_writable_cgroup("sleep 1000");
+    let read_only = Bundle::script("sleep 1000").namespace("cgroup");
+    for bundle in [none, read_only] {
+        let bundle = bundle.user_namespace(100_000, 65536);
+        let container = runtime.container(&bundle);
+        container.create().ok();
+        assert_eq!(owners(&container.cgroup("")), [0; 3]);
+    }
+}
+
+#[test]
+fn cgroup2_without_a_user_namespace_the_process_user_owns_its_cgroup() {
+    let runtime = on_cgroup2!();
+    known!(runtime, Runc: "1.1.5 does so with systemd alone", Crun: "1.8.1 gives it to root");
+    let bundle = on_writable_cgroup("sleep 1000").namespace("cgroup").user(1234, 1234);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    assert_eq!(owners(&container.cgroup("")), [1234, 1234, 0]);
+}
+
+/// The host's systemd on the host's /usr, with a target that wants one service.
+fn systemd() -> Bundle {
+    let unit = |text: &str| format!("[Unit]\nDefaultDependencies=no\n{text}");
+    let mut bundle = Bundle::new()
+        .args(["/usr/lib/systemd/systemd", "--unit=test.target", "--log-target=console", "--show-status=no"])
+        .env("container=oci")
+        .namespace("cgroup")
+        .capabilities(&["CAP_SYS_ADMIN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE", "CAP_CHOWN"])
+        .bind("/usr", "/usr", &["rbind", "ro"])
+        .mount(json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}))
+        .mount(json!({"destination": "/var/log/journal", "type": "tmpfs", "source": "tmpfs"}))
+        .file("etc/systemd/system/test.target", &unit("Wants=work.service\n"))
+        .file(
+            "etc/systemd/system/work.service",
+            &unit("[Service]\nMemoryAccounting=yes\nExecStart=/usr/bin/sleep 1000\n"),
+        )
+        .file("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+        .edit(|config| {
+            config["process"]["noNewPrivileges"] = json!(false);
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            let mount = mounts.iter_mut().find(|mount| mount["destination"] == "/sys/fs/cgroup").unwrap();
+            mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+        });
+    for directory in ["bin", "sbin", "lib", "lib64"] {
+        let path = bundle.rootfs().join(directory);
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path).unwrap();
+        }
+        bundle = bundle.symlink(directory, format!("usr/{directory}"));
+    }
+    bundle
+}
+
+#[test]
+fn systemd_runs_inside_and_every_verb_reaches_it() {
+    if host::cgroup_mode() != CgroupMode::V2 || !Path::new("/usr/lib/systemd/systemd").exists() {
+        skip!("needs cgroup v2 with controllers, and systemd");
+    }
+    let runtime = runtime();
+    let bundle = systemd();
+    let container = runtime.container(&bundle);
+    container.up();
+    let dir = container.cgroup("");
+    // Before systemd is up its own cgroup is the container's.
+    let top = if dir.ends_with("init.scope") { dir.parent().unwrap().to_owned() } else { dir };
+    let work = || host::cgroups_with(container.id()).into_iter().find(|dir| dir.ends_with("work.service"));
+    wait_until("its service runs", || work().is_some_and(|dir| procs(&dir).len() == 1));
+    let service = procs(&work().unwrap())[0];
+    assert!(container.cgroup("").ends_with("init.scope"), "{}", container.cgroup("").display());
+    assert!(fs::read_to_string(top.join("cgroup.subtree_control")).unwrap().contains("memory"));
+
+    assert_eq!(container.shell("grep ^0:: /proc/self/cgroup"), "0::/init.scope");
+    assert_eq!(container.exec(["sh", "-c", "exit 9"]).code(), Some(9));
+    let listed = container.call("ps", &["--format", "json"]).ok().json();
+    for pid in [container.pid(), service] {
+        assert!(listed.as_array().unwrap().contains(&json!(pid)), "{pid} in {listed}");
+    }
+    container.call("update", &["--memory", "268435456"]).ok();
+    assert_eq!(fs::read_to_string(top.join("memory.max")).unwrap().trim(), "268435456");
+    container.call("pause", &[]).ok();
+    container.is("paused");
+    let events = work().unwrap().join("cgroup.events");
+    assert!(fs::read_to_string(&events).unwrap().contains("frozen 1"));
+    container.call("resume", &[]).ok();
+    assert!(fs::read_to_string(&events).unwrap().contains("frozen 0"));
+    assert_eq!(container.shell("echo thawed"), "thawed");
+    container.delete_force().ok();
+    assert!(!top.exists());
+    assert!(!host::is_alive(service));
 }

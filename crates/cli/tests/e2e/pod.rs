@@ -1,5 +1,6 @@
 //! A pod: a pause container, and siblings in its namespaces.
 
+use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Container, known, wait_until};
 
 use crate::runtime;
@@ -70,7 +71,7 @@ fn a_killed_sibling_takes_its_children_with_it() {
     let bundle = sibling(&pause, "sleep 1001 & sleep 1002 & wait");
     let container = runtime.container(&bundle);
     container.up();
-    let cgroup = container.cgroup("pids");
+    let cgroup = container.cgroup(if host::cgroup_mode() == CgroupMode::V2 { "" } else { "pids" });
     let count = || std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines().count();
     wait_until("three processes", || count() == 3);
     container.kill("KILL").ok();

@@ -145,6 +145,53 @@ fn list_json_of_none_is_null() {
 }
 
 #[test]
+fn list_of_a_root_that_is_named_and_not_there_is_refused() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 makes it", Crun: "makes it");
+    for flags in [&[][..], &["-q"], &["--format", "json"]] {
+        runtime.list(flags).fails(&["no such file or directory"]);
+    }
+    assert!(!runtime.root().exists());
+    // The default is nobody's claim that there is one.
+    runtime.bare().arg("list").env("XDG_RUNTIME_DIR", runtime.dir().path()).run().ok();
+}
+
+#[test]
+fn list_of_none_is_a_header() {
+    let runtime = runtime();
+    known!(runtime, Crun: "another header");
+    runtime.run(&Bundle::new()).ok();
+    let output = runtime.list(&[]).ok();
+    assert_eq!(output.stdout, "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
+    assert_eq!(runtime.list(&["-q"]).ok().stdout, "");
+}
+
+#[test]
+fn ps_of_a_stopped_container_is_empty_and_no_error() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 dies of SIGSEGV");
+    let bundle = Bundle::new();
+    let container = runtime.container(&bundle);
+    container.up().wait_for("stopped");
+    assert_eq!(container.call("ps", &["--format", "json"]).ok().stdout, "null\n");
+    let table = container.call("ps", &[]).ok();
+    assert_eq!(table.lines().len(), 1, "{table}");
+    assert!(table.lines()[0].split_whitespace().any(|column| column == "PID"), "{table}");
+}
+
+#[test]
+fn ps_json_is_one_line_of_pids() {
+    let runtime = runtime();
+    known!(runtime, Crun: "writes a line for each");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let output = container.call("ps", &["--format", "json"]).ok();
+    assert_eq!(output.stdout, format!("[{}]\n", container.pid()));
+    container.call("ps", &["--format", "yaml"]).fails(&[]);
+}
+
+#[test]
 fn list_with_an_unknown_format_is_refused() {
     let runtime = runtime();
     runtime.run(&Bundle::new()).ok();

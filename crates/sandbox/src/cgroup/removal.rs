@@ -132,6 +132,14 @@ fn stayed(dir: &Dir) -> Result<Error> {
     Ok(Error::Refused(format!("cgroup {:?} is still in use: {}{more}", dir.path(), left.join(", "))))
 }
 
+/// The processes of a cgroup that sleep uninterruptibly, for the error about one that does not freeze: nothing says which it
+/// was, but these are the ones that can. Begins with a colon, unless it is empty.
+pub(super) fn sleepers(dir: &Dir) -> Result<String> {
+    let described = dir.pids()?.into_iter().map(describe);
+    let sleeping: Vec<String> = described.filter(|text| text.contains("(state D, ")).take(3).collect();
+    Ok(if sleeping.is_empty() { String::new() } else { format!(": {}", sleeping.join(", ")) })
+}
+
 /// `pid 42 "cp" (state D, wchan nfs_wait)`: what a process that does not end is doing.
 pub(crate) fn describe(pid: Pid) -> String {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::LinuxResources;
@@ -134,9 +135,9 @@ pub(super) fn enter_pure_cgroup2() {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     match mount(Some("cgroup2"), super::host::ROOT, Some("cgroup2"), MsFlags::empty(), none) {
-        // EBUSY: it is what is mounted there.
-        Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
-        Err(errno) => panic!("mount: {errno}"),
+        // It is there already: a host of v2.
+        Ok(()) | Err(Errno::EBUSY) => {}
+        Err(errno) => panic!("mount(cgroup2): {errno}"),
     }
 }
 

@@ -291,6 +291,9 @@ impl Cgroup for Manager {
     }
 }
 
+/// After how many looks at a cgroup that does not freeze it is thawed for a moment.
+const LOOKS_BEFORE_THAW: u32 = 20;
+
 /// `freezer.state` of v1. FREEZING until every task has stopped; nothing reports that, reading the file makes the
 /// kernel look again.
 fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
@@ -298,7 +301,7 @@ fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
         return dir.write("freezer.state", "THAWED");
     }
     let mut pause = Duration::from_micros(50);
-    loop {
+    for look in 1.. {
         // Written every time: a task that was forked while the kernel walked the list is caught by the next walk.
         dir.write("freezer.state", "FROZEN")?;
         let state = dir.read("freezer.state")?;
@@ -307,12 +310,19 @@ fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
         }
         if Instant::now() >= deadline {
             dir.write("freezer.state", "THAWED")?;
-            return Err(Error::Refused(format!("cgroup {:?} is still {} at the deadline", dir.path(), state.trim())));
+            let what = format!("cgroup {:?} is still {}", dir.path(), state.trim());
+            return Err(Error::Refused(what + &removal::sleepers(dir)?));
+        }
+        if look % LOOKS_BEFORE_THAW == 0 {
+            // A task in uninterruptible sleep may wait for one that is frozen already (a FUSE server, the holder of a
+            // lock): neither would ever move. The kernel's documentation asks user space to thaw and try again.
+            dir.write("freezer.state", "THAWED")?;
         }
         // The v1 freezer has no event to wait for.
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
+    Ok(())
 }
 
 /// Thaws a cgroup that is to die, and those below it, which the container may have frozen itself.

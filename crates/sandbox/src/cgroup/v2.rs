@@ -205,10 +205,15 @@ pub(super) fn freeze_unified(dir: &Dir, freezer: Freezer, deadline: Instant) -> 
     };
     dir.write("cgroup.freeze", value)?;
     if event::wait_for(dir, "frozen", frozen, deadline)? == Wait::Late {
-        if frozen {
+        let what = if frozen {
+            let sleepers = removal::sleepers(dir)?;
             dir.write("cgroup.freeze", "0")?;
-        }
-        return Err(Error::Refused(format!("cgroup {:?} did not become frozen={value} in time", dir.path())));
+            format!("cgroup {:?} did not freeze in time{sleepers}", dir.path())
+        } else {
+            // Our switch is off: what still holds is another's.
+            format!("cgroup {:?} is still frozen: one above it is", dir.path())
+        };
+        return Err(Error::Refused(what));
     }
     Ok(())
 }

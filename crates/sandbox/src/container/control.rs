@@ -30,10 +30,10 @@ impl Runtime {
             Err(error) => return Err(error),
         };
         let orphans = signal == libc::SIGKILL && !record.own_pid_namespace;
+        let everything = all || orphans;
         if handle.is_none() && !all && (!orphans || cgroup.pids()?.is_empty()) {
             return Err(Error::NotRunning);
         }
-        let everything = all || orphans;
         let mut reached =
             if everything && signal != libc::SIGKILL { signal_all(cgroup.as_ref(), signal)? } else { BTreeSet::new() };
         if let (Some(init), Some(handle)) = (init, handle)

@@ -171,14 +171,18 @@ impl Runtime {
             if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
                 return Err(give_up(locked, error));
             }
-            if let Err(error) = limit(cgroup.as_ref(), &first) {
+            if let Err(error) = limit(cgroup.as_ref(), &first, plan.cgroup_owner) {
                 let _reported_is_the_cause = cgroup.remove(deadline());
                 return Err(give_up(locked, error));
             }
         }
         // Stage 1 waits meanwhile: there is no moment without limits here either.
-        let place =
-            |stage1| cgroup.create_around(stage1).at(Step::MakeCgroup).and_then(|()| limit(cgroup.as_ref(), &first));
+        let place = |stage1| {
+            cgroup
+                .create_around(stage1)
+                .at(Step::MakeCgroup)
+                .and_then(|()| limit(cgroup.as_ref(), &first, plan.cgroup_owner))
+        };
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -286,10 +290,12 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
-fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources) -> Result<()> {
+/// And then the container's user may have what is left: `owner` is a uid of the host.
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, owner: Option<u32>) -> Result<()> {
     cgroup
         .apply(resources)
         .and_then(|()| cgroup.allow_devices(resources.devices().as_deref().unwrap_or_default()))
+        .and_then(|()| owner.map_or(Ok(()), |uid| cgroup::delegate(cgroup.location(), uid)))
         .at(Step::MakeCgroup)
 }
 

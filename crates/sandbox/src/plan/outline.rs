@@ -82,6 +82,13 @@ impl List {
                 (None, None) => {}
             }
         }
+        if let (true, Some(uid)) = (v2, plan.cgroup_owner) {
+            self.add(
+                Step::MakeCgroup,
+                "/mounts",
+                format!("give the cgroup to user {uid}, as the kernel's list of files says"),
+            );
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::check;
@@ -11,11 +12,13 @@ use super::check;
 /// Linux 5.3. <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>
 ///
 /// # Errors
-/// `ESRCH` when there is no such process.
+/// `ESRCH` when there is no such process. That is also what `EINVAL` means here: without flags some kernels (6.12; not 6.18)
+/// have it for a number that is no process's any more but still that of a process group or session.
 pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: two integers, no pointers.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    let fd = libc::c_int::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) });
+    let fd = opened.map_err(|errno| if errno == Errno::EINVAL { Errno::ESRCH } else { errno })?;
+    let fd = libc::c_int::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -30,4 +33,24 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> nix::Res
     let no_info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: a null siginfo means what kill(2) would send; the descriptor is borrowed and thus open.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_number_of_a_process_group_without_its_leader_is_no_process() {
+        let mut leader = Command::new("sh");
+        leader.args(["-c", "sleep 600 > /dev/null & echo $!"]).process_group(0).stdout(Stdio::piped());
+        let leader = leader.spawn().unwrap();
+        let number = Pid::from_raw(leader.id().cast_signed());
+        let printed = leader.wait_with_output().unwrap().stdout;
+        let opened = pidfd_open(number);
+        let member = Pid::from_raw(String::from_utf8(printed).unwrap().trim().parse().unwrap());
+        nix::sys::signal::kill(member, nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(opened.unwrap_err(), Errno::ESRCH);
+    }
 }
