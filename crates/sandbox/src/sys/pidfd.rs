@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::check;
@@ -11,11 +12,13 @@ use super::check;
 /// Linux 5.3. <https://man7.org/linux/man-pages/man2/pidfd_open.2.html>
 ///
 /// # Errors
-/// `ESRCH` when there is no such process.
+/// `ESRCH` when there is no such process. Linux 6.12 says `EINVAL` (6.18 `ESRCH`) as long as the number of a process that was
+/// reaped lives on as that of a process group or session; without flags it has no other meaning than "no such process".
 pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: two integers, no pointers.
-    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    let fd = libc::c_int::try_from(fd).map_err(|_| nix::errno::Errno::EBADF)?;
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) });
+    let fd = opened.map_err(|errno| if errno == Errno::EINVAL { Errno::ESRCH } else { errno })?;
+    let fd = libc::c_int::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel just returned this descriptor to us and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -30,4 +33,25 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> nix::Res
     let no_info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: a null siginfo means what kill(2) would send; the descriptor is borrowed and thus open.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use nix::sys::signal::{Signal, killpg};
+
+    use super::*;
+
+    #[test]
+    fn a_number_that_lives_on_as_a_process_group_is_no_process() {
+        let mut leader =
+            Command::new("sh").args(["-c", "sleep 1000 & exit"]).process_group(0).spawn().expect("sh starts");
+        let pid = Pid::from_raw(leader.id().try_into().expect("a pid"));
+        leader.wait().expect("it ends");
+        let opened = pidfd_open(pid);
+        killpg(pid, Signal::SIGKILL).expect("sleep is in the group");
+        assert_eq!(opened.err(), Some(Errno::ESRCH));
+    }
 }
