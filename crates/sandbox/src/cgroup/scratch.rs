@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::LinuxResources;
@@ -133,7 +134,11 @@ pub(super) fn enter_pure_cgroup2() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("cgroup2"), super::host::ROOT, Some("cgroup2"), MsFlags::empty(), none).unwrap();
+    match mount(Some("cgroup2"), super::host::ROOT, Some("cgroup2"), MsFlags::empty(), none) {
+        // The host has just that there.
+        Err(Errno::EBUSY) => {}
+        mounted => mounted.unwrap(),
+    }
 }
 
 /// Whether the host has v1 hierarchies: the tests of v1 have nothing to try without.
