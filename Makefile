@@ -1,9 +1,10 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test validation bench install lint fmt clean
+.PHONY: help setup build man run test test-vm validation bench install lint fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
+SUITE ?= trixie
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +21,9 @@ run: build ## run a small container and see that it is one
 
 test: ## formatting, lints, unit tests, end-to-end tests on tare and, to prove the tests, on runc and crun
 	@hack/test
+
+test-vm: build ## the end-to-end tests in a Debian guest: cgroup v2 with every controller, systemd (SUITE=bookworm, trixie or sid)
+	@hack/test-vm --suite $(SUITE)
 
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
 	@hack/setup busybox-static runc crun

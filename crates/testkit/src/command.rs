@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
-use crate::{DEADLINE, TempDir};
+use crate::{TempDir, deadline};
 
 /// A command line being put together. Its output goes to files, not pipes: a container that outlives `create` keeps
 /// writing to them, and no reader waits for it.
@@ -48,7 +48,7 @@ impl Invocation {
             stdin: Stdin::Empty,
             stdio: None,
             capture: dir.join(format!("output-{}", crate::fixture::next())),
-            deadline: DEADLINE,
+            deadline: deadline(),
         }
     }
 

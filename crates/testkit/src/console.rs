@@ -13,7 +13,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
-use crate::{DEADLINE, TempDir};
+use crate::{TempDir, deadline};
 
 /// A `--console-socket`.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ impl ConsoleSocket {
     /// # Panics
     /// If none comes, or the message is another.
     pub fn receive_fd(&self) -> (String, OwnedFd) {
-        assert!(readable(&self.listener, DEADLINE), "no one connects to the console socket");
+        assert!(readable(&self.listener, deadline()), "no one connects to the console socket");
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_read_timeout(Some(deadline())).unwrap();
         let mut name = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -97,7 +97,7 @@ impl Terminal {
     /// If it does not appear.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         loop {
             let seen = String::from_utf8_lossy(&self.seen).into_owned();
             if let Some(at) = seen.find(text) {
@@ -112,7 +112,7 @@ impl Terminal {
 
     /// Reads until the other side hangs up; what was seen since the last [`Self::expect`].
     pub fn read_to_end(&mut self) -> String {
-        while self.read_more(DEADLINE) {}
+        while self.read_more(deadline()) {}
         String::from_utf8_lossy(&self.seen).into_owned()
     }
 

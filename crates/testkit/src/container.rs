@@ -31,7 +31,7 @@ impl<'a> Container<'a> {
     pub fn verb(&self, verb: &str) -> Invocation {
         let invocation = self.runtime.raw().arg(verb);
         if matches!(verb, "create" | "run") {
-            self.bundle.write();
+            self.bundle.write_with(self.runtime.default_cgroups_path(&self.id).as_deref());
             return invocation.arg("--bundle").arg(self.bundle.path());
         }
         invocation
@@ -167,6 +167,12 @@ impl<'a> Container<'a> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        let _ = self.runtime.raw().args(["delete", "--force", &self.id]).run();
+        let delete = || self.runtime.raw().args(["delete", "--force", &self.id]).run();
+        if std::thread::panicking() {
+            // A delete that hangs panics, and a second panic would end the whole test program.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(delete));
+        } else {
+            delete();
+        }
     }
 }

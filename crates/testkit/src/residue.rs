@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::wait::scale;
 use crate::{Runtime, host};
 
 /// Looks for what belongs to one runtime's containers: by the tag in their ids, and by the test's directory.
@@ -57,7 +58,7 @@ impl Residue {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        let end = Instant::now() + Duration::from_secs(2);
+        let end = Instant::now() + scale(Duration::from_secs(2));
         while !processes(&self.tag).is_empty() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -70,7 +71,7 @@ impl Residue {
 
     /// Like [`Self::find`], but gives the killed a moment: they leave the process table some time after the kill.
     pub fn find_settled(&self) -> Vec<String> {
-        let end = Instant::now() + Duration::from_secs(2);
+        let end = Instant::now() + scale(Duration::from_secs(2));
         let mut found = self.find();
         while found.iter().any(|line| line.starts_with("process: ")) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));

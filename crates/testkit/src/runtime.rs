@@ -38,6 +38,7 @@ pub struct Runtime {
     dir: TempDir,
     tag: String,
     cgroup2: bool,
+    systemd: bool,
     leaves: bool,
 }
 
@@ -60,7 +61,15 @@ impl Runtime {
         };
         // The last letter keeps one tag from being the beginning of another.
         let tag = format!("tk{}x{}e", std::process::id(), crate::fixture::next());
-        Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, leaves: false }
+        Self {
+            kind,
+            program: program.into(),
+            dir: TempDir::new(&tag),
+            tag,
+            cgroup2: false,
+            systemd: systemd_driver(),
+            leaves: false,
+        }
     }
 
     /// The program, for a test that starts it in its own way.
@@ -111,9 +120,25 @@ impl Runtime {
         format!("{}-{}-{name}", self.tag, crate::fixture::next())
     }
 
+    /// Whether cgroups are made by systemd: `TARE_CGROUP_DRIVER=systemd`.
+    pub fn uses_systemd(&self) -> bool {
+        self.systemd
+    }
+
+    /// Where a container's cgroup is to be when its bundle does not say, for the systemd driver: `slice:prefix:name`.
+    pub(crate) fn default_cgroups_path(&self, id: &str) -> Option<String> {
+        self.systemd.then(|| format!("system.slice:{}:{id}", self.kind))
+    }
+
+    /// The name of the directory of a container's cgroup when its bundle does not say.
+    pub fn cgroup_name(&self, id: &str) -> String {
+        if self.systemd { format!("{}-{id}.scope", self.kind) } else { id.to_owned() }
+    }
+
     /// The runtime's command line up to `--root`.
     pub fn raw(&self) -> Invocation {
-        self.bare().arg("--root").arg(self.root())
+        let invocation = self.bare().arg("--root").arg(self.root());
+        if self.systemd { invocation.arg("--systemd-cgroup") } else { invocation }
     }
 
     /// The runtime's command line without `--root`.
@@ -160,6 +185,14 @@ impl Drop for Runtime {
             residue.sweep();
         }
         assert!(found.is_empty(), "left behind:\n{}", found.join("\n"));
+    }
+}
+
+fn systemd_driver() -> bool {
+    match std::env::var("TARE_CGROUP_DRIVER").unwrap_or_default().as_str() {
+        "" | "cgroupfs" => false,
+        "systemd" => true,
+        other => panic!("TARE_CGROUP_DRIVER is cgroupfs or systemd, not {other}"),
     }
 }
 

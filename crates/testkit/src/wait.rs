@@ -5,15 +5,30 @@ use std::time::{Duration, Instant};
 /// How long anything may take, on a busy machine, before a test calls it hung.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 
+/// [`DEADLINE`], times `TARE_TEST_PATIENCE` (1): in an emulated machine everything takes longer, and nothing else changes.
+///
+/// # Panics
+/// If that is not a number.
+pub fn deadline() -> Duration {
+    scale(DEADLINE)
+}
+
+/// A time to wait, times `TARE_TEST_PATIENCE`.
+pub(crate) fn scale(time: Duration) -> Duration {
+    let factor =
+        std::env::var("TARE_TEST_PATIENCE").map_or(1, |text| text.parse().expect("TARE_TEST_PATIENCE is a number"));
+    time * factor
+}
+
 /// Looks until `condition` holds. For facts no one announces (a container's status, a line in a file): a look each
 /// few milliseconds is all a client of a command line can do.
 ///
 /// # Panics
-/// After [`DEADLINE`], naming `what`.
+/// After [`deadline`], naming `what`.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let (begun, deadline) = (Instant::now(), deadline());
     while !condition() {
-        assert!(begun.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        assert!(begun.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

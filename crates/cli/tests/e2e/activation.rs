@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tare_testkit::{Bundle, Container, DEADLINE, Kind, TempDir, known, wait_until};
+use tare_testkit::{Bundle, Container, Kind, TempDir, deadline, known, wait_until};
 
 use crate::{is_old_runc, runtime};
 
@@ -21,7 +21,7 @@ impl Manager {
     fn new() -> Self {
         let dir = TempDir::new("notify");
         let socket = UnixDatagram::bind(dir.join("manager")).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.set_read_timeout(Some(deadline())).unwrap();
         Self { dir, socket }
     }
 
@@ -47,7 +47,7 @@ impl Manager {
     fn is_silent(&self) -> bool {
         self.socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let silent = self.socket.recv(&mut [0; 64]).is_err();
-        self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        self.socket.set_read_timeout(Some(deadline())).unwrap();
         silent
     }
 }
