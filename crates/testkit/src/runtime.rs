@@ -38,12 +38,14 @@ pub struct Runtime {
     dir: TempDir,
     tag: String,
     cgroup2: bool,
+    systemd: bool,
     leaves: bool,
 }
 
 impl Runtime {
     /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the
-    /// path of the binary that cargo has built.
+    /// path of the binary that cargo has built. With the cgroup driver that `TARE_CGROUP_DRIVER` names (`cgroupfs`,
+    /// `systemd`).
     pub fn from_env(tare: &str) -> Self {
         let named = std::env::var("TARE_UNDER_TEST").unwrap_or_default();
         let program = if named.is_empty() || named == "tare" { tare } else { &named };
@@ -56,7 +58,12 @@ impl Runtime {
         };
         // The last letter keeps one tag from being the beginning of another.
         let tag = format!("tk{}x{}e", std::process::id(), crate::fixture::next());
-        Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, leaves: false }
+        let systemd = match std::env::var("TARE_CGROUP_DRIVER").unwrap_or_default().as_str() {
+            "" | "cgroupfs" => false,
+            "systemd" => true,
+            other => panic!("TARE_CGROUP_DRIVER={other} is neither cgroupfs nor systemd"),
+        };
+        Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, systemd, leaves: false }
     }
 
     /// The program, for a test that starts it in its own way.
@@ -70,6 +77,18 @@ impl Runtime {
     pub fn on_cgroup2(mut self) -> Self {
         self.cgroup2 = true;
         self
+    }
+
+    /// The same, with systemd making the cgroups.
+    #[must_use]
+    pub fn on_systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
+    /// Whether systemd makes the cgroups: linux.cgroupsPath is no path then.
+    pub fn is_on_systemd(&self) -> bool {
+        self.systemd
     }
 
     /// Do not look for residue at the end: the test is about it, or the runtime is known to leave some.
@@ -109,7 +128,8 @@ impl Runtime {
 
     /// The runtime's command line up to `--root`.
     pub fn raw(&self) -> Invocation {
-        self.bare().arg("--root").arg(self.root())
+        let invocation = self.bare().arg("--root").arg(self.root());
+        if self.systemd { invocation.arg("--systemd-cgroup") } else { invocation }
     }
 
     /// The runtime's command line without `--root`.

@@ -29,6 +29,7 @@ mod rootfs;
 mod schema;
 mod seccomp;
 mod state;
+mod systemd;
 mod terminal;
 
 use tare_testkit::{Kind, Runtime};
