@@ -30,6 +30,7 @@ mod schema;
 mod seccomp;
 mod state;
 mod systemd;
+mod systemd_count;
 mod terminal;
 
 use tare_testkit::{Kind, Runtime};

@@ -168,7 +168,7 @@ fn device_rules_outlive_a_daemon_reload() {
         {"allow": true, "type": "c", "major": 1, "minor": minor, "access": "rwm"}])
     };
     // 1:11 is kmsg, 1:4 port, neither of them in the default list.
-    let bundle = Bundle::sleeper().resource("devices", rule(11));
+    let bundle = Bundle::sleeper().capabilities(&["CAP_MKNOD", "CAP_KILL"]).resource("devices", rule(11));
     let container = runtime.container(&bundle);
     container.up();
     container.shell("mknod /kmsg c 1 11; mknod /port c 1 4; mknod /full c 1 7; mknod /mem c 1 1");
@@ -196,7 +196,7 @@ fn a_rule_that_systemd_cannot_say_holds_all_the_same() {
     let rules = json!([{"allow": false, "access": "rwm"},
         {"allow": true, "type": "c", "major": 1, "access": "rwm"},
         {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "r"}]);
-    let bundle = Bundle::sleeper().resource("devices", rules);
+    let bundle = Bundle::sleeper().capabilities(&["CAP_MKNOD", "CAP_KILL"]).resource("devices", rules);
     let container = runtime.container(&bundle);
     container.up();
     container.shell("mknod /kmsg c 1 11; mknod /port c 1 4");
