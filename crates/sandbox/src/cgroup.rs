@@ -7,6 +7,8 @@ mod event;
 mod field;
 mod files;
 mod host;
+pub mod join;
+mod journal;
 pub mod outline;
 mod removal;
 #[cfg(test)]
@@ -24,6 +26,8 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use event::OomWatch;
+pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;
 pub use systemd::{Bus, Unit};
 
@@ -100,12 +104,22 @@ pub trait Cgroup {
         Err(Error::Refused(format!("process {process} enters its cgroup by itself")))
     }
 
-    /// Writes the limits that `resources` names and leaves the others, for `create` and `update` alike; devices are
-    /// [`Cgroup::allow_devices`]' part. A field the host cannot honour is an error that names it.
+    /// Writes the limits that `resources` names and leaves the others, for `create`; devices are
+    /// [`Cgroup::allow_devices`]' part. A field that the host has no controller or file for is an error that names it, one
+    /// that this version of cgroups has nothing for is logged.
     ///
     /// # Errors
     /// The write that failed, with field, file and value.
     fn apply(&self, resources: &LinuxResources) -> Result<()>;
+
+    /// Changes the limits that `resources` names of a cgroup in use, and leaves the others: all of it or nothing, as far as
+    /// the kernel lets a limit be put back. Lowers memory so that nobody is killed where that can be avoided. Device rules
+    /// are changed if there is a list, last, and never with an instant of none.
+    ///
+    /// # Errors
+    /// The write that failed, with field, file and value; what could not be put back. `memory.checkBeforeUpdate`: more
+    /// memory is in use than the new limit.
+    fn update(&self, resources: &LinuxResources) -> Result<()>;
 
     /// Denies every device but those that `rules` (`linux.resources.devices`) allow, in order, and those that every
     /// container has. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
@@ -249,6 +263,10 @@ impl Cgroup for Disabled {
 
     fn apply(&self, _: &LinuxResources) -> Result<()> {
         Ok(())
+    }
+
+    fn update(&self, _: &LinuxResources) -> Result<()> {
+        Err(Error::Refused("cannot limit a container without a cgroup".into()))
     }
 
     fn allow_devices(&self, _: &[LinuxDeviceCgroup]) -> Result<()> {

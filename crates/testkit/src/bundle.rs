@@ -196,7 +196,16 @@ impl Bundle {
 
     /// Writes config.json. [`crate::Container`] does it before `create` and `run`.
     pub fn write(&self) {
-        let text = serde_json::to_string_pretty(&self.config).unwrap();
+        self.write_with(None);
+    }
+
+    /// Writes config.json with this linux.cgroupsPath if it has none.
+    pub(crate) fn write_with(&self, cgroups_path: Option<&str>) {
+        let mut config = self.config.clone();
+        if let (Some(path), Some(linux)) = (cgroups_path, config.get_mut("linux").and_then(Value::as_object_mut)) {
+            linux.entry("cgroupsPath").or_insert_with(|| json!(path));
+        }
+        let text = serde_json::to_string_pretty(&config).unwrap();
         fs::write(self.dir.join("config.json"), text).unwrap();
     }
 

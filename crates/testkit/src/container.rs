@@ -31,7 +31,7 @@ impl<'a> Container<'a> {
     pub fn verb(&self, verb: &str) -> Invocation {
         let invocation = self.runtime.raw().arg(verb);
         if matches!(verb, "create" | "run") {
-            self.bundle.write();
+            self.bundle.write_with(self.runtime.default_cgroups_path(&self.id).as_deref());
             return invocation.arg("--bundle").arg(self.bundle.path());
         }
         invocation

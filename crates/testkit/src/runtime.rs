@@ -44,11 +44,14 @@ pub struct Runtime {
 
 impl Runtime {
     /// The runtime that `TARE_UNDER_TEST` names (`tare`, `runc`, `crun`, `youki` or a path), by default `tare`: the
-    /// path of the binary that cargo has built. With the cgroup driver that `TARE_CGROUP_DRIVER` names (`cgroupfs`,
-    /// `systemd`).
+    /// path of the binary that cargo has built.
     pub fn from_env(tare: &str) -> Self {
         let named = std::env::var("TARE_UNDER_TEST").unwrap_or_default();
-        let program = if named.is_empty() || named == "tare" { tare } else { &named };
+        Self::of(if named.is_empty() || named == "tare" { tare } else { &named })
+    }
+
+    /// The runtime of this name or path: for a test that looks at two beside each other.
+    pub fn of(program: &str) -> Self {
         let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
         let kind = match name {
             name if name.contains("runc") => Kind::Runc,
@@ -58,12 +61,15 @@ impl Runtime {
         };
         // The last letter keeps one tag from being the beginning of another.
         let tag = format!("tk{}x{}e", std::process::id(), crate::fixture::next());
-        let systemd = match std::env::var("TARE_CGROUP_DRIVER").unwrap_or_default().as_str() {
-            "" | "cgroupfs" => false,
-            "systemd" => true,
-            other => panic!("TARE_CGROUP_DRIVER={other} is neither cgroupfs nor systemd"),
-        };
-        Self { kind, program: program.into(), dir: TempDir::new(&tag), tag, cgroup2: false, systemd, leaves: false }
+        Self {
+            kind,
+            program: program.into(),
+            dir: TempDir::new(&tag),
+            tag,
+            cgroup2: false,
+            systemd: systemd_driver(),
+            leaves: false,
+        }
     }
 
     /// The program, for a test that starts it in its own way.
@@ -77,18 +83,6 @@ impl Runtime {
     pub fn on_cgroup2(mut self) -> Self {
         self.cgroup2 = true;
         self
-    }
-
-    /// The same, with systemd making the cgroups.
-    #[must_use]
-    pub fn on_systemd(mut self) -> Self {
-        self.systemd = true;
-        self
-    }
-
-    /// Whether systemd makes the cgroups: linux.cgroupsPath is no path then.
-    pub fn is_on_systemd(&self) -> bool {
-        self.systemd
     }
 
     /// Do not look for residue at the end: the test is about it, or the runtime is known to leave some.
@@ -124,6 +118,28 @@ impl Runtime {
     /// An id no one else uses.
     pub fn id(&self, name: &str) -> String {
         format!("{}-{}-{name}", self.tag, crate::fixture::next())
+    }
+
+    /// The same, with systemd making the cgroups, whatever `TARE_CGROUP_DRIVER` says.
+    #[must_use]
+    pub fn on_systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
+    /// Whether cgroups are made by systemd: `TARE_CGROUP_DRIVER=systemd`.
+    pub fn uses_systemd(&self) -> bool {
+        self.systemd
+    }
+
+    /// Where a container's cgroup is to be when its bundle does not say, for the systemd driver: `slice:prefix:name`.
+    pub(crate) fn default_cgroups_path(&self, id: &str) -> Option<String> {
+        self.systemd.then(|| format!("system.slice:{}:{id}", self.kind))
+    }
+
+    /// The name of the directory of a container's cgroup when its bundle does not say.
+    pub fn cgroup_name(&self, id: &str) -> String {
+        if self.systemd { format!("{}-{id}.scope", self.kind) } else { id.to_owned() }
     }
 
     /// The runtime's command line up to `--root`.
@@ -176,6 +192,14 @@ impl Drop for Runtime {
             residue.sweep();
         }
         assert!(found.is_empty(), "left behind:\n{}", found.join("\n"));
+    }
+}
+
+fn systemd_driver() -> bool {
+    match std::env::var("TARE_CGROUP_DRIVER").unwrap_or_default().as_str() {
+        "" | "cgroupfs" => false,
+        "systemd" => true,
+        other => panic!("TARE_CGROUP_DRIVER is cgroupfs or systemd, not {other}"),
     }
 }
 

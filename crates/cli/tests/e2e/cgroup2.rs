@@ -16,7 +16,7 @@ macro_rules! on_cgroup2 {
             skip!("needs root and cgroup2");
         }
         let runtime = crate::runtime().on_cgroup2();
-        if runtime.is_on_systemd() {
+        if runtime.uses_systemd() {
             skip!("on cgroups that systemd does not see");
         }
         if runtime.kind() == Kind::Crun && !host::has_capability(CAP_SYS_RESOURCE) {

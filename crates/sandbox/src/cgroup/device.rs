@@ -10,7 +10,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use crate::{Error, Result};
 
 pub(super) use allow::Allowed;
-pub(super) use list::{Lists, transition};
+pub(super) use list::{Lists, Step, transition};
 pub(super) use program::compile;
 
 /// BPF_DEVCG_ACC_MKNOD.

@@ -238,11 +238,16 @@ impl Cgroup for Manager {
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        self.files.cgroup().apply(resources)?;
-        if self.asked.is_some() {
-            // The unit was started with them, but for what it had to round: now the files are exact.
-            return Ok(());
+        // The unit was started with them, but for what it had to round: now the files are exact.
+        self.files.cgroup().apply(resources)
+    }
+
+    fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(rules) = resources.devices() {
+            // First: its program, new, hangs beside ours, old, until ours takes the place of both.
+            self.tell(property::of_devices(self.unit.bus, rules)?)?;
         }
+        self.files.cgroup().update(resources)?;
         let exact = self.settings(resources)?;
         self.tell(property::of_settings(self.files.version(), &exact))?;
         // systemd has written the same, but for what it rounds.
@@ -259,10 +264,6 @@ impl Cgroup for Manager {
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
-        if self.asked.is_none() {
-            // First: its program, new, hangs beside ours, old, until ours takes the place of both.
-            self.tell(property::of_devices(self.unit.bus, rules)?)?;
-        }
         self.files.cgroup().allow_devices(rules)
     }
 

@@ -1,6 +1,7 @@
 //! cgroup v2: one directory, everything in it, by its fd.
 
 pub(super) mod limit;
+mod memory;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,8 +15,11 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use super::device::{self, Policy};
 use super::dir::{Dir, Made};
 use super::event::{self, Wait};
+use super::files::Occupancy;
+use super::journal::Journal;
+use super::outline::Version;
 use super::stat::Stats;
-use super::{Cgroup, Freezer, Location, refuse_occupied, removal};
+use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
 use crate::error::CallContext;
 use crate::sys::bpf;
 use crate::{Error, Result};
@@ -99,7 +103,18 @@ impl Cgroup for Manager {
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        limit::apply(&self.dir, resources)
+        field::warn_ignored(Version::V2, resources);
+        limit::apply(&self.dir, resources, Occupancy::Empty)
+    }
+
+    fn update(&self, resources: &LinuxResources) -> Result<()> {
+        field::warn_ignored(Version::V2, resources);
+        let journal = Journal::default();
+        let changed = limit::apply(&journal.of(&self.dir), resources, Occupancy::InUse);
+        journal.settle(changed.and_then(|()| match resources.devices() {
+            Some(rules) => self.allow_devices(rules),
+            None => Ok(()),
+        }))
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
