@@ -243,13 +243,15 @@ impl Cgroup for Manager {
     }
 
     fn update(&self, resources: &LinuxResources) -> Result<()> {
-        if let Some(rules) = resources.devices() {
-            // First: its program, new, hangs beside ours, old, until ours takes the place of both.
-            self.tell(property::of_devices(self.unit.bus, rules)?)?;
-        }
+        // Before anything is changed: a systemd that is not there changes nothing.
+        self.with_systemd(Instant::now() + PATIENCE, |_| Ok(()))?;
         self.files.cgroup().update(resources)?;
         let exact = self.settings(resources)?;
-        self.tell(property::of_settings(self.files.version(), &exact))?;
+        let mut properties = property::of_settings(self.files.version(), &exact);
+        if let Some(rules) = resources.devices() {
+            properties.extend(property::of_devices(self.unit.bus, rules)?);
+        }
+        self.tell(properties)?;
         // systemd has written the same, but for what it rounds.
         for directory in &self.location().directories {
             let dir = Dir::new(&directory.path);
