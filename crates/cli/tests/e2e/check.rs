@@ -193,7 +193,8 @@ fn a_plan_changes_nothing_and_runs_nothing() {
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let runtime = runtime();
     known!(runtime, Runc: "has no such verb", Crun: "has no such verb");
-    let output = runtime.raw().args(["check", "--plan"]).arg(bundle.path()).run().ok();
+    let output =
+        runtime.bare().arg("--root").arg(runtime.root()).args(["check", "--plan"]).arg(bundle.path()).run().ok();
     assert!(output.stdout.contains("touch"), "{output}");
     assert!(!mark.exists() && !runtime.root().exists());
     assert!(

@@ -71,7 +71,10 @@ impl List {
             let action = match &location.unit {
                 // Its own hierarchy; the others are made beside.
                 Some(unit) if matches!(directory.hierarchy.as_str(), "" | "name=systemd") => {
-                    format!("let systemd start {:?} in {:?}, with stage 1 in {:?}", unit.name, unit.slice, directory.path)
+                    format!(
+                        "let systemd start {:?} in {:?}, with stage 1 in {:?}",
+                        unit.name, unit.slice, directory.path
+                    )
                 }
                 _ => format!("mkdir {:?}", directory.path),
             };
