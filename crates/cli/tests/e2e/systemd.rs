@@ -9,6 +9,9 @@ use serde_json::json;
 use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Container, Kind, Runtime, known, skip, wait_until};
 
+/// What making, and opening of /dev/port and /dev/kmsg, take besides a rule.
+const DEVICES: &[&str] = &["CAP_MKNOD", "CAP_SYS_RAWIO", "CAP_SYSLOG", "CAP_KILL"];
+
 /// Leaves the test on a host without systemd.
 macro_rules! on_systemd {
     () => {{
@@ -168,11 +171,11 @@ fn device_rules_outlive_a_daemon_reload() {
         {"allow": true, "type": "c", "major": 1, "minor": minor, "access": "rwm"}])
     };
     // 1:11 is kmsg, 1:4 port, neither of them in the default list.
-    let bundle = Bundle::sleeper().capabilities(&["CAP_MKNOD", "CAP_KILL"]).resource("devices", rule(11));
+    let bundle = Bundle::sleeper().capabilities(DEVICES).resource("devices", rule(11));
     let container = runtime.container(&bundle);
     container.up();
     container.shell("mknod /kmsg c 1 11; mknod /port c 1 4; mknod /full c 1 7; mknod /mem c 1 1");
-    let opens = || container.shell("for d in kmsg port full; do if : 2>/dev/null < /$d; then echo $d; fi; done");
+    let opens = || container.shell("for d in kmsg port full; do if (: < /$d) 2>/dev/null; then echo $d; fi; done");
     assert_eq!(opens(), "kmsg\nfull");
     systemctl(&["daemon-reload"]);
     assert_eq!(opens(), "kmsg\nfull");
@@ -196,11 +199,11 @@ fn a_rule_that_systemd_cannot_say_holds_all_the_same() {
     let rules = json!([{"allow": false, "access": "rwm"},
         {"allow": true, "type": "c", "major": 1, "access": "rwm"},
         {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "r"}]);
-    let bundle = Bundle::sleeper().capabilities(&["CAP_MKNOD", "CAP_KILL"]).resource("devices", rules);
+    let bundle = Bundle::sleeper().capabilities(DEVICES).resource("devices", rules);
     let container = runtime.container(&bundle);
     container.up();
     container.shell("mknod /kmsg c 1 11; mknod /port c 1 4");
-    let opens = || container.shell("for d in kmsg port; do if : 2>/dev/null < /$d; then echo $d; fi; done");
+    let opens = || container.shell("for d in kmsg port; do if (: < /$d) 2>/dev/null; then echo $d; fi; done");
     assert_eq!(opens(), "port");
     systemctl(&["daemon-reload"]);
     assert_eq!(opens(), "port");
