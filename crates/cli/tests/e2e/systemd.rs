@@ -144,8 +144,12 @@ fn limits_are_properties_and_files() {
     // Up to a whole percent.
     assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "250ms");
     assert_eq!(property(&unit, "CPUQuotaPeriodUSec"), "50ms");
-    // And here as it was asked for.
-    assert_eq!(read(&dir, "cpu.max"), "12345 50000");
+    // And here as it was asked for, until systemd looks after its slice: whenever a neighbour comes or goes.
+    let one_of = |values: [&str; 2]| {
+        let value = read(&dir, "cpu.max");
+        assert!(values.contains(&value.as_str()), "{value} is none of {values:?}");
+    };
+    one_of(["12345 50000", "12500 50000"]);
     assert_eq!(read(&dir, "memory.max"), "67108864");
     assert_eq!(read(&dir, "pids.max"), "40");
     if runtime.is_tare() {
@@ -156,7 +160,7 @@ fn limits_are_properties_and_files() {
     assert_eq!(property(&unit, "TasksMax"), "50");
     assert_eq!(property(&unit, "MemoryMax"), (96 << 20).to_string());
     assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "470ms");
-    assert_eq!(read(&dir, "cpu.max"), "23456 50000");
+    one_of(["23456 50000", "23500 50000"]);
     systemctl(&["daemon-reload"]);
     assert_eq!(read(&dir, "memory.max"), (96 << 20).to_string());
     assert_eq!(read(&dir, "pids.max"), "50");
