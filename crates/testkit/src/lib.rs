@@ -12,6 +12,7 @@ pub mod host;
 mod residue;
 mod runtime;
 mod skip;
+pub mod systemd;
 mod wait;
 
 pub use bundle::Bundle;

@@ -120,6 +120,13 @@ impl Runtime {
         format!("{}-{}-{name}", self.tag, crate::fixture::next())
     }
 
+    /// The same, with systemd making the cgroups, whatever `TARE_CGROUP_DRIVER` says.
+    #[must_use]
+    pub fn on_systemd(mut self) -> Self {
+        self.systemd = true;
+        self
+    }
+
     /// Whether cgroups are made by systemd: `TARE_CGROUP_DRIVER=systemd`.
     pub fn uses_systemd(&self) -> bool {
         self.systemd

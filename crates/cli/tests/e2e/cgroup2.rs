@@ -16,6 +16,9 @@ macro_rules! on_cgroup2 {
             skip!("needs root and cgroup2");
         }
         let runtime = crate::runtime().on_cgroup2();
+        if runtime.uses_systemd() {
+            skip!("on cgroups that systemd does not see");
+        }
         if runtime.kind() == Kind::Crun && !host::has_capability(CAP_SYS_RESOURCE) {
             skip!("crun 1.8.1 raises RLIMIT_MEMLOCK before it loads device rules, and we may not");
         }

@@ -25,6 +25,12 @@ fn read(dir: &Path, file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
 }
 
+/// The processes of a cgroup: none if it is gone, as systemd removes what is empty.
+fn procs(dir: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines().map(|pid| pid.parse().unwrap()).collect()
+}
+
 #[test]
 fn init_is_in_a_cgroup_of_its_own_in_each_hierarchy() {
     needs_v1!();
@@ -348,10 +354,9 @@ fn without_a_pid_namespace_kill_kill_kills_all_processes() {
     let container = runtime.container(&bundle);
     container.up();
     let dir = container.cgroup(if host::cgroup_mode() == CgroupMode::V2 { "" } else { "pids" });
-    let count = || read(&dir, "cgroup.procs").lines().count();
-    wait_until("three processes", || count() == 3);
+    wait_until("three processes", || procs(&dir).len() == 3);
     container.kill("KILL").ok();
-    wait_until("all are gone", || count() == 0);
+    wait_until("all are gone", || procs(&dir).is_empty());
 }
 
 #[test]
@@ -363,9 +368,9 @@ fn without_a_pid_namespace_the_rest_can_be_killed_when_init_is_gone() {
     container.wait_for("stopped");
     let left = host::cgroups_with(container.id());
     let dir = left.iter().find(|dir| dir.to_string_lossy().contains("pids")).unwrap_or(&left[0]).clone();
-    assert_eq!(read(&dir, "cgroup.procs").lines().count(), 1);
+    assert_eq!(procs(&dir).len(), 1);
     container.verb("kill").args(["--all", container.id(), "KILL"]).run().ok();
-    wait_until("it is gone", || read(&dir, "cgroup.procs").is_empty());
+    wait_until("it is gone", || procs(&dir).is_empty());
     container.delete().ok();
 }
 
@@ -380,7 +385,7 @@ fn without_a_pid_namespace_kill_kill_ends_the_rest_when_init_is_gone() {
     container.kill("TERM").fails(&["not running"]);
     container.kill("KILL").ok();
     let dirs = host::cgroups_with(container.id());
-    wait_until("nothing is left", || dirs.iter().all(|dir| read(dir, "cgroup.procs").is_empty()));
+    wait_until("nothing is left", || dirs.iter().all(|dir| procs(dir).is_empty()));
     container.kill("KILL").fails(&["not running"]);
     container.delete().ok();
 }

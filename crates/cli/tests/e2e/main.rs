@@ -37,6 +37,8 @@ mod seccomp;
 mod seccomp_arch;
 mod sockets;
 mod state;
+mod systemd;
+mod systemd_count;
 mod terminal;
 mod unified;
 mod update;

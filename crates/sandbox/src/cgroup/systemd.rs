@@ -147,11 +147,14 @@ impl Manager {
         let basic = property::basic(&self.unit, &asked.id, self.files.version(), process);
         let properties = property::merge(basic, asked.properties.clone());
         let deadline = Instant::now() + PATIENCE;
-        self.with_systemd(deadline, |systemd| job::start(systemd, &self.unit, &properties))?;
+        let start = |properties: &[Property]| {
+            self.with_systemd(deadline, |systemd| job::start(systemd, &self.unit, properties))
+        };
+        unless_idle_is_refused(&properties, start)?;
         self.started.set(true);
         match &self.files {
             Files::V1(manager) => manager.adopt(process),
-            Files::V2(manager) => manager.adopt(),
+            Files::V2(manager) => manager.adopt(process),
         }
     }
 
@@ -162,7 +165,10 @@ impl Manager {
         if news.is_empty() {
             return Ok(());
         }
-        self.with_systemd(Instant::now() + PATIENCE, |systemd| job::set(systemd, &self.unit, &news))
+        let deadline = Instant::now() + PATIENCE;
+        unless_idle_is_refused(&news, |properties| {
+            self.with_systemd(deadline, |systemd| job::set(systemd, &self.unit, properties))
+        })
     }
 
     /// What the files that `resources` touches say now.
@@ -216,6 +222,14 @@ impl Manager {
     }
 }
 
+/// A systemd before 252 refuses the weight `idle`: again without it then, and the error is the second one's.
+fn unless_idle_is_refused(properties: &[Property], tell: impl Fn(&[Property]) -> Result<()>) -> Result<()> {
+    match (tell(properties), property::without_idle(properties)) {
+        (Err(_), Some(rest)) => tell(&rest),
+        (told, _) => told,
+    }
+}
+
 fn file_name(path: &Path) -> Option<String> {
     path.file_name()?.to_str().map(str::to_owned)
 }
@@ -243,17 +257,19 @@ impl Cgroup for Manager {
     }
 
     fn update(&self, resources: &LinuxResources) -> Result<()> {
-        if let Some(rules) = resources.devices() {
-            // First: its program, new, hangs beside ours, old, until ours takes the place of both.
-            self.tell(property::of_devices(self.unit.bus, rules)?)?;
-        }
+        // Before anything is changed: a systemd that is not there changes nothing.
+        self.with_systemd(Instant::now() + PATIENCE, |_| Ok(()))?;
         self.files.cgroup().update(resources)?;
         let exact = self.settings(resources)?;
-        self.tell(property::of_settings(self.files.version(), &exact))?;
+        let mut properties = property::of_settings(self.files.version(), &exact);
+        if let Some(rules) = resources.devices() {
+            properties.extend(property::of_devices(self.unit.bus, rules)?);
+        }
+        self.tell(properties)?;
         // systemd has written the same, but for what it rounds.
         for directory in &self.location().directories {
             let dir = Dir::new(&directory.path);
-            for file in ["cpu.max", "cpu.cfs_quota_us"] {
+            for file in ["cpu.max", "cpu.cfs_quota_us", "cpu.idle"] {
                 let Some(value) = exact.get(file).map(|value| value.trim()) else { continue };
                 if dir.try_read(file).is_ok_and(|now| now.trim() != value) {
                     dir.write(file, value)?;

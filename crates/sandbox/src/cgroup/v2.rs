@@ -40,9 +40,18 @@ impl Manager {
         Self { location: location.clone(), root: root.to_path_buf(), dir: Dir::new(path), fresh: Cell::new(false) }
     }
 
-    /// Takes over a directory that systemd has made, with a device program of its own perhaps.
-    pub(super) fn adopt(&self) -> Result<()> {
+    /// Takes over a directory that systemd has made, with a device program of its own perhaps, and looks whether `process`
+    /// is inside: a systemd that is not in our pid namespace knows another one by that number.
+    pub(super) fn adopt(&self, process: Option<u32>) -> Result<()> {
         self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?;
+        if let Some(process) = process.map(|pid| pid.to_string())
+            && !self.dir.read("cgroup.procs")?.lines().any(|line| line == process)
+        {
+            return Err(Error::Refused(format!(
+                "systemd has not put process {process} into {:?}: is it in another pid namespace?",
+                self.dir.path()
+            )));
+        }
         // systemd hands down those that it knows: not hugetlb, rdma, misc.
         self.enable_controllers()
     }

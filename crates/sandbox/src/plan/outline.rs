@@ -68,7 +68,17 @@ impl List {
             return Ok(());
         }
         for directory in &location.directories {
-            self.add(Step::MakeCgroup, "/linux/cgroupsPath", format!("mkdir {:?}", directory.path));
+            let action = match &location.unit {
+                // Its own hierarchy; the others are made beside.
+                Some(unit) if matches!(directory.hierarchy.as_str(), "" | "name=systemd") => {
+                    format!(
+                        "let systemd start {:?} in {:?}, with stage 1 in {:?}",
+                        unit.name, unit.slice, directory.path
+                    )
+                }
+                _ => format!("mkdir {:?}", directory.path),
+            };
+            self.add(Step::MakeCgroup, "/linux/cgroupsPath", action);
         }
         let v2 = version(location) == Some(Version::V2);
         for write in writes(location, &plan.resources)? {
@@ -93,7 +103,8 @@ impl List {
     }
 
     fn processes(&mut self, plan: &Plan, location: &Location) {
-        let into = location.directories.iter().find(|directory| directory.hierarchy.is_empty());
+        let own = location.unit.is_none();
+        let into = location.directories.iter().find(|directory| own && directory.hierarchy.is_empty());
         let into = into.map(|directory| format!(" into {:?}", directory.path)).unwrap_or_default();
         self.add(Step::Fork, "", format!("fork stage 1{into}"));
         let hierarchies = location.directories.iter().filter(|directory| !directory.hierarchy.is_empty()).count();

@@ -9,12 +9,12 @@ use crate::{Error, Result};
 /// sd_booted(3).
 const RUNNING: &str = "/run/systemd/system";
 
-/// Root has the systemd that is process 1; a user has their own, and so has who is root in a user namespace of a user:
-/// there process 1 is in another one.
+/// Root has the systemd that is process 1, in a container with a user namespace and a systemd of its own too. A user has
+/// their own, and so has who is root only in a user namespace of theirs: there process 1 is in another one.
 pub(super) fn bus() -> Bus {
     let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/user")).ok();
-    let same_as_init = namespace("self").is_some_and(|own| namespace("1") == Some(own));
-    if nix::unistd::geteuid().is_root() && same_as_init { Bus::System } else { Bus::User }
+    let same_as_init = || namespace("1").is_some_and(|init| namespace("self") == Some(init));
+    if nix::unistd::geteuid().is_root() && (outer_uid() == 0 || same_as_init()) { Bus::System } else { Bus::User }
 }
 
 /// Who we are outside of the user namespace that we are in: the first line of /proc/self/uid_map that has our uid.

@@ -2,7 +2,7 @@
 //!
 //! The values are taken from what is written to the files of the cgroup, so that there is one translation of
 //! `linux.resources`: a unit that knows them keeps them over `systemctl daemon-reload` and `set-property`. What systemd has
-//! no property for (burst, idle, devices' own weights and rates, hugetlb, rdma, …) is in the files alone.
+//! no property for (burst, devices' own weights and rates, hugetlb, rdma, …) is in the files alone.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,24 @@ pub(super) fn of_settings(version: Version, settings: &Settings) -> Vec<Property
         Version::V2 => of_v2(file, value.trim()),
         Version::V1 => of_v1(file, value.trim(), settings),
     };
-    settings.iter().filter_map(one).flatten().collect()
+    let mut properties: Vec<Property> = settings.iter().filter_map(one).flatten().collect();
+    if settings.get("cpu.idle").is_some_and(|idle| idle.trim() == "1") && version == Version::V2 {
+        properties.retain(|property| property.name != CPU_WEIGHT);
+        properties.push(Property::new(CPU_WEIGHT, IDLE));
+    }
+    properties
+}
+
+const CPU_WEIGHT: &str = "CPUWeight";
+/// `idle` since systemd 252, which otherwise takes `cpu.idle` away when it writes a weight. Earlier ones refuse it, and do
+/// not touch that file.
+const IDLE: Value = Value::U64(0);
+
+/// The properties for a systemd that refuses some of these; None if there is nothing that it could refuse.
+pub(super) fn without_idle(properties: &[Property]) -> Option<Vec<Property>> {
+    let idle = |property: &Property| property.name == CPU_WEIGHT && property.value == IDLE;
+    let rest = properties.iter().filter(|property| !idle(property)).cloned().collect();
+    properties.iter().any(idle).then_some(rest)
 }
 
 fn of_v2(file: &str, value: &str) -> Option<Vec<Property>> {
@@ -72,7 +89,7 @@ fn of_v2(file: &str, value: &str) -> Option<Vec<Property>> {
             let weight = value.lines().find_map(|line| line.strip_prefix("default ").unwrap_or(line).parse().ok())?;
             return one("IOWeight", Value::U64(weight));
         }
-        "cpu.weight" => "CPUWeight",
+        "cpu.weight" => CPU_WEIGHT,
         "memory.max" => "MemoryMax",
         "memory.high" => "MemoryHigh",
         "memory.low" => "MemoryLow",
@@ -113,6 +130,7 @@ fn bandwidth(quota: &str, period: &str) -> Option<Vec<Property>> {
 pub(super) fn companions(version: Version, touched: &str) -> &'static [&'static str] {
     match (version, touched) {
         (Version::V1, "cpu.cfs_quota_us" | "cpu.cfs_period_us") => &["cpu.cfs_quota_us", "cpu.cfs_period_us"],
+        (Version::V2, "cpu.weight" | "cpu.idle") => &["cpu.weight", "cpu.idle"],
         _ => &[],
     }
 }
@@ -247,7 +265,9 @@ mod tests {
         for (files, properties) in [
             ("memory.max=1000, memory.swap.max=max", "MemoryMax=1000, MemorySwapMax=infinity"),
             ("memory.low=5, memory.high=6, memory.min=7", "MemoryHigh=6, MemoryLow=5, MemoryMin=7"),
-            ("cpu.weight=59, cpu.idle=1", "CPUWeight=59"),
+            ("cpu.weight=59, cpu.idle=0", "CPUWeight=59"),
+            ("cpu.weight=59, cpu.idle=1", "CPUWeight=0"),
+            ("cpu.idle=1", "CPUWeight=0"),
             ("cpu.max=50000 100000", "CPUQuotaPerSecUSec=500000, CPUQuotaPeriodUSec=100000"),
             ("cpu.max=50000", "CPUQuotaPerSecUSec=500000, CPUQuotaPeriodUSec=100000"),
             ("cpu.max=max 20000", "CPUQuotaPerSecUSec=infinity, CPUQuotaPeriodUSec=20000"),
@@ -303,6 +323,14 @@ mod tests {
         ] {
             assert_eq!(of(&format!("org.systemd.property.{name}"), text), Err(message.to_owned()));
         }
+    }
+
+    #[test]
+    fn idle_is_what_an_old_systemd_may_refuse() {
+        let property = |value| Property::new("CPUWeight", Value::U64(value));
+        let tasks = Property::new("TasksMax", Value::U64(1));
+        assert_eq!(without_idle(&[property(0), tasks.clone()]), Some(vec![tasks.clone()]));
+        assert_eq!(without_idle(&[property(1), tasks]), None);
     }
 
     #[test]
