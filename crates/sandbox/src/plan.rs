@@ -180,16 +180,16 @@ impl Plan {
                     Error::Refused(format!("linux.rootfsPropagation: unknown propagation \"{name}\""))
                 })?),
             };
+        let id_mappings = IdMappings {
+            uid: linux.uid_mappings().clone().unwrap_or_default(),
+            gid: linux.gid_mappings().clone().unwrap_or_default(),
+        };
         let mut plan = Self {
-            id_mappings: IdMappings {
-                uid: linux.uid_mappings().clone().unwrap_or_default(),
-                gid: linux.gid_mappings().clone().unwrap_or_default(),
-            },
             time_offsets: time_offsets(spec),
             rootfs: bundle.rootfs.clone(),
             rootfs_propagation,
             read_only_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            mounts: mounts::plan_mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.dir)?,
+            mounts: mounts::plan_mounts(spec.mounts().as_deref().unwrap_or_default(), &bundle.dir, &id_mappings)?,
             devices: linux.devices().clone().unwrap_or_default(),
             read_only_paths: paths(linux.readonly_paths()),
             masked_paths: paths(linux.masked_paths()),
@@ -219,6 +219,7 @@ impl Plan {
             no_pivot: options.no_pivot,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
             preserve_fds: options.preserve_fds,
+            id_mappings,
             namespaces,
         };
         if options.listen_fds > 0 {

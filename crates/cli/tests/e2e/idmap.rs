@@ -54,6 +54,26 @@ fn the_mappings_of_a_mount_give_its_files_other_owners() {
     assert_eq!((owner.uid(), owner.gid()), (5, 7), "the source is as it was");
 }
 
+/// An option of crun's, which podman passes on.
+#[test]
+fn an_option_may_hold_the_mappings() {
+    let runtime = runtime();
+    known!(runtime, Runc: RUNC);
+    let volume = volume();
+    let option = "idmap=uids=0-20000-5#5-40000-1;gids=0-30000-1000";
+    let bundle = Bundle::script(OWNERS).dir("v").mount(mount(&volume, "/v", &["bind", option], None));
+    assert_eq!(runtime.run(&bundle).ok().lines(), ["root 20000:30000", "five 40000:30007"]);
+    // Relative to the container: its root is 100000 of the host, which it sees as 0 again.
+    let option = "idmap=uids=@0-0-1000;gids=@0-7-1000";
+    let bundle = Bundle::script(OWNERS).dir("v").mount(mount(&volume, "/v", &["bind", option], None));
+    let output = runtime.run(&bundle.user_namespace(100_000, 65_536)).ok();
+    assert_eq!(output.lines(), ["root 0:7", "five 5:14"]);
+    if runtime.is_tare() {
+        let bundle = Bundle::script(OWNERS).mount(mount(&volume, "/v", &["bind", "idmap=uids=0-0"], None));
+        runtime.run(&bundle).fails(&["mounts[7].options: idmap: \"0-0\" is not id-id-count"]);
+    }
+}
+
 #[test]
 fn what_is_made_on_an_idmapped_mount_has_the_sources_ids() {
     let runtime = runtime();

@@ -216,12 +216,13 @@ fn notifying(bundle: Bundle, socket: &std::path::Path) -> Bundle {
 fn a_listener_gets_the_state_and_the_notifications() {
     let runtime = runtime();
     known!(runtime, Runc: "1.1.5 takes no flags", Crun: "1.8.1 fails this");
-    for none in [true, false] {
+    for (none, user_namespace) in [(true, false), (false, false), (true, true), (false, true)] {
         let dir = TempDir::new("listener");
         let listener = UnixListener::bind(dir.join("socket")).unwrap();
         let bundle = notifying(Bundle::script("mkdir /tmp/x; echo ran; sleep 1000 & wait"), &dir.join("socket"))
             .set("/process/noNewPrivileges", json!(none))
             .set("/annotations", json!({"of": "test"}));
+        let bundle = if user_namespace { bundle.user_namespace(100_000, 65_536) } else { bundle };
         let container = runtime.container(&bundle);
         let agent = std::thread::spawn(move || {
             let (state, notifications) = receive(&listener);

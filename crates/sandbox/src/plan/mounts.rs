@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
+use crate::plan::IdMappings;
 use crate::sys::mount::{MountAttr, Recursion};
 use crate::{Error, Result};
 
+mod idmap;
 mod option;
 
 use option::Effect;
@@ -137,18 +139,19 @@ const PROC_ALLOWED: &[&str] = &[
 
 const PROC: &str = "/proc";
 
-/// Works out every entry of `mounts`. A relative source of a bind mount is relative to `bundle`.
+/// Works out every entry of `mounts`. A relative source of a bind mount is relative to `bundle`, an id of the option `idmap=`
+/// with an `@` to the container's `own` mappings.
 ///
 /// # Errors
 /// A bundle that is itself relative: to what, is not the same when the mounts are made. The first entry that cannot be, by its field: `mounts[3].options: …`.
-pub fn plan_mounts(mounts: &[Mount], bundle: &Path) -> Result<Vec<MountPlan>> {
+pub fn plan_mounts(mounts: &[Mount], bundle: &Path, own: &IdMappings) -> Result<Vec<MountPlan>> {
     if !bundle.is_absolute() {
         return Err(Error::Refused(format!("the path of the bundle, {bundle:?}, is not absolute")));
     }
-    mounts.iter().enumerate().map(|(index, mount)| plan_mount(index, mount, bundle)).collect()
+    mounts.iter().enumerate().map(|(index, mount)| plan_mount(index, mount, bundle, own)).collect()
 }
 
-fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
+fn plan_mount(index: usize, mount: &Mount, bundle: &Path, own: &IdMappings) -> Result<MountPlan> {
     let refuse = |field: &str, why: String| Error::Refused(format!("mounts[{index}]{field}: {why}"));
     let destination = clean(mount.destination());
     if mount.destination().as_os_str().is_empty() {
@@ -162,7 +165,13 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
         return Err(refuse(".destination", "cannot mount over the root itself".into()));
     }
     let mut parsed = Parsed::default();
+    let mut ids = None;
     for option in mount.options().iter().flatten() {
+        if let Some((recursion, mappings)) = idmap::option(option) {
+            parsed.idmap = Some(recursion);
+            ids = Some(idmap::parse(mappings, own).map_err(|why| refuse(".options", why))?);
+            continue;
+        }
         parsed.take(option);
     }
     if let Some(byte_0) = mount.options().iter().flatten().find(|option| option.contains('\0')) {
@@ -198,7 +207,7 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
         return Err(refuse(".options", "tmpcopyup is for type tmpfs alone".into()));
     }
     check_proc(&destination, &kind).map_err(|why| refuse(".destination", why))?;
-    let idmap = plan_idmap(parsed.idmap, mount).map_err(|why| refuse("", why))?;
+    let idmap = idmap::plan(parsed.idmap, ids, mount).map_err(|why| refuse("", why))?;
     if idmap.is_some() && !matches!(&kind, Kind::Bind { .. }) {
         return Err(refuse(".options", "idmap is for bind mounts alone".into()));
     }
@@ -250,17 +259,6 @@ impl Parsed {
             None => self.data.push(name.into()),
         }
     }
-}
-
-fn plan_idmap(option: Option<Recursion>, mount: &Mount) -> Result<Option<Idmap>, String> {
-    let uid_mappings = mount.uid_mappings().clone().unwrap_or_default();
-    let gid_mappings = mount.gid_mappings().clone().unwrap_or_default();
-    if uid_mappings.is_empty() != gid_mappings.is_empty() {
-        return Err("uidMappings and gidMappings need each other".into());
-    }
-    // Mappings alone ask for it too, as in runc.
-    let recursion = option.or((!uid_mappings.is_empty()).then_some(Recursion::Top));
-    Ok(recursion.map(|recursion| Idmap { recursion, uid_mappings, gid_mappings }))
 }
 
 /// The lexical half of what keeps /proc a real procfs; the other half looks at the target when it is open.

@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::*;
+use crate::plan::IdMappings;
 use crate::plan::mounts::plan_mounts;
 
 mod device;
@@ -105,7 +106,9 @@ fn bind(source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount 
 const ENV: MountEnv<'static> = MountEnv { cgroup: &[], cgroup_namespace: CgroupNamespace::Private, label: None };
 
 fn mount_all(root: &Root, mounts: &[Mount]) -> Result<()> {
-    plan_mounts(mounts, Path::new("/"))?.iter().try_for_each(|plan| root.mount(plan, None, &ENV))
+    plan_mounts(mounts, Path::new("/"), &IdMappings::default())?
+        .iter()
+        .try_for_each(|plan| root.mount(plan, None, &ENV))
 }
 
 /// Everything below `directory`: type, mode, owner, size, times, content or target.

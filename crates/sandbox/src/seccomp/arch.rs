@@ -161,9 +161,30 @@ const IPC: [(&str, u64); 12] = [
     ("shmctl", 24),
 ];
 
-/// Whether a system call of this name exists in any convention known here.
-pub fn is_known(name: &str) -> bool {
-    SYSCALLS.binary_search_by_key(&name, |(name, _)| name).is_ok() || Abi::X86.multiplexed(name).is_some()
+/// A name looked up once, for every convention.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    row: Option<usize>,
+    multiplexed: Option<Multiplexed>,
+}
+
+impl Call {
+    /// None for a name that no convention known here has.
+    pub fn of(name: &str) -> Option<Self> {
+        let row = SYSCALLS.binary_search_by_key(&name, |(name, _)| name).ok();
+        let multiplexed = Abi::X86.multiplexed(name);
+        (row.is_some() || multiplexed.is_some()).then_some(Self { row, multiplexed })
+    }
+
+    /// Its number in a convention, without the base.
+    pub fn number(self, abi: Abi) -> Option<u32> {
+        u32::try_from(SYSCALLS[self.row?].1[abi as usize]).ok()
+    }
+
+    /// The other way to it in a convention, see [`Abi::multiplexed`].
+    pub fn multiplexed(self, abi: Abi) -> Option<Multiplexed> {
+        self.multiplexed.filter(|_| abi == Abi::X86)
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +226,7 @@ mod tests {
         assert_eq!(numbers("execve"), [Some(59), Some(11), Some(520), Some(221), Some(11)]);
         assert_eq!(numbers("set_tls"), [None, None, None, None, Some(0xf0005)]);
         assert_eq!(numbers("no_such_call"), [None; 5]);
-        assert!(is_known("recv") && !is_known("no_such_call"));
+        assert!(Call::of("recv").is_some() && Call::of("no_such_call").is_none());
     }
 
     #[test]

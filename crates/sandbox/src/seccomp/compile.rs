@@ -4,8 +4,6 @@
 //! The kernel runs the program once per possible number when it is loaded (since Linux 5.11), and never again for the
 //! numbers that are allowed without a look at arguments: what counts is that it is short to load and has no detours.
 
-use std::collections::BTreeMap;
-
 use seccompiler::sock_filter;
 
 use super::arch::{Abi, X32_BIT};
@@ -25,8 +23,20 @@ enum Target<'a> {
     Rules { rules: &'a [Rule], is_64_bit: bool },
 }
 
-/// Where ranges begin: each goes up to the next.
-type Ranges<'a> = BTreeMap<u32, Target<'a>>;
+/// Where ranges begin: each goes up to the next. Of several that begin at one number the first in this order counts.
+type Ranges<'a> = Vec<(u32, Says, Target<'a>)>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    /// That this is no call of the architecture.
+    Architecture,
+    /// What a rule says of one number.
+    Rule,
+    /// Where what is said of no number changes.
+    Boundary,
+    /// What comes after a number with a rule.
+    Rest,
+}
 
 /// A stretch of ranges that costs no search: one target, but for a few single numbers in it.
 #[derive(Debug)]
@@ -56,9 +66,13 @@ pub fn compile(profile: &Profile) -> Vec<sock_filter> {
     }
     let has = |abi| profile.calls.iter().any(|calls| calls.abi == abi);
     if let Some((_, ranges)) = architectures.first_mut().filter(|_| has(Abi::X86_64) && !has(Abi::X32)) {
-        ranges.insert(X32_BIT, Target::Return(FOREIGN));
+        ranges.push((X32_BIT, Says::Architecture, Target::Return(FOREIGN)));
         // Not a call: what a tracer puts in place of one that it suppresses.
-        ranges.insert(u32::MAX, Target::Return(profile.default));
+        ranges.push((u32::MAX, Says::Architecture, Target::Return(profile.default)));
+    }
+    for (_, ranges) in &mut architectures {
+        ranges.sort_unstable_by_key(|(first, says, _)| (*first, *says));
+        ranges.dedup_by_key(|(first, ..)| *first);
     }
     let mut assembler = Assembler::default();
     let sections: Vec<(u32, Label)> = architectures
@@ -77,11 +91,12 @@ pub fn compile(profile: &Profile) -> Vec<sock_filter> {
 /// Adds the numbers of one convention.
 fn add_ranges<'a>(ranges: &mut Ranges<'a>, calls: &'a Calls, default: Verdict) {
     let abi = calls.abi;
-    ranges.insert(abi.base(), Target::Return(default));
+    let mut add = |number: u32, says, target| ranges.push((number, says, target));
+    add(abi.base(), Says::Boundary, Target::Return(default));
     if let Some(newest) = calls.newest {
-        ranges.insert(abi.base() + newest + 1, Target::Return(ENOSYS));
+        add(abi.base() + newest + 1, Says::Boundary, Target::Return(ENOSYS));
         if abi.end() != u32::MAX {
-            ranges.insert(abi.end(), Target::Return(default));
+            add(abi.end(), Says::Boundary, Target::Return(default));
         }
     }
     for (number, decision) in &calls.decisions {
@@ -90,13 +105,13 @@ fn add_ranges<'a>(ranges: &mut Ranges<'a>, calls: &'a Calls, default: Verdict) {
             Decision::ByArguments(rules) => Target::Rules { rules, is_64_bit: abi.is_64_bit() },
         };
         let number = abi.base() + number;
-        ranges.insert(number, target);
-        ranges.entry(number + 1).or_insert(Target::Return(default));
+        add(number, Says::Rule, target);
+        add(number + 1, Says::Rest, Target::Return(default));
     }
 }
 
 /// The program of one architecture.
-fn section(assembler: &mut Assembler, ranges: &Ranges<'_>, default: Verdict) -> Label {
+fn section(assembler: &mut Assembler, ranges: &[(u32, Says, Target<'_>)], default: Verdict) -> Label {
     let stretches = stretches(ranges);
     let mut made = Vec::new();
     let search = search(assembler, &stretches, default, &mut made);
@@ -108,8 +123,8 @@ fn section(assembler: &mut Assembler, ranges: &Ranges<'_>, default: Verdict) -> 
 }
 
 /// Joins ranges with the same target, and those with single numbers between them.
-fn stretches<'a>(ranges: &Ranges<'a>) -> Vec<Stretch<'a>> {
-    let mut distinct: Vec<(u32, Target<'a>)> = ranges.iter().map(|(first, target)| (*first, *target)).collect();
+fn stretches<'a>(ranges: &[(u32, Says, Target<'a>)]) -> Vec<Stretch<'a>> {
+    let mut distinct: Vec<(u32, Target<'a>)> = ranges.iter().map(|(first, _, target)| (*first, *target)).collect();
     distinct.dedup_by(|next, range| next.1 == range.1);
     let mut stretches: Vec<Stretch<'a>> = Vec::new();
     let mut rest = distinct.as_slice();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 use seccompiler::SeccompCmpOp;
 
-use super::arch::{ARM_PRIVATE, Abi, is_known};
+use super::arch::{ARM_PRIVATE, Abi, Call};
 
 /// What a filter returns: `SECCOMP_RET_*` with its data.
 pub type Verdict = u32;
@@ -81,15 +81,15 @@ impl Profile {
             let verdict = verdict(entry.action(), entry.errno_ret());
             let alternatives = alternatives(entry.args().as_deref().unwrap_or_default());
             for name in entry.names() {
-                if !is_known(name) {
+                let Some(call) = Call::of(name) else {
                     profile.unknown.insert(name.clone());
                     continue;
-                }
+                };
                 for calls in &mut profile.calls {
-                    calls.name(name);
+                    calls.name(call);
                     // Redundant, and so without effect on other rules of the same call: as runc.
                     if verdict != default {
-                        calls.add(name, &alternatives, verdict);
+                        calls.add(call, &alternatives, verdict);
                     }
                 }
             }
@@ -107,21 +107,21 @@ impl Calls {
         Self { abi, decisions: BTreeMap::new(), newest: None }
     }
 
-    fn name(&mut self, name: &str) {
+    fn name(&mut self, call: Call) {
         // ARM's private calls say nothing of the profile's age.
-        let number = self.abi.number(name).filter(|number| *number < ARM_PRIVATE);
-        let shared = self.abi.multiplexed(name).map(|call| call.number);
+        let number = call.number(self.abi).filter(|number| *number < ARM_PRIVATE);
+        let shared = call.multiplexed(self.abi).map(|way| way.number);
         self.newest = self.newest.max(number).max(shared);
     }
 
-    fn add(&mut self, name: &str, alternatives: &[Vec<Condition>], verdict: Verdict) {
-        if let Some(number) = self.abi.number(name) {
+    fn add(&mut self, call: Call, alternatives: &[Vec<Condition>], verdict: Verdict) {
+        if let Some(number) = call.number(self.abi) {
             self.add_number(number, alternatives, verdict);
         }
-        if let Some(call) = self.abi.multiplexed(name) {
+        if let Some(way) = call.multiplexed(self.abi) {
             // The arguments of the call are in memory, where a filter cannot look: only which call it is counts.
-            let is_it = Condition { argument: 0, operator: SeccompCmpOp::MaskedEq(call.mask), value: call.call };
-            self.add_number(call.number, &[vec![is_it]], verdict);
+            let is_it = Condition { argument: 0, operator: SeccompCmpOp::MaskedEq(way.mask), value: way.call };
+            self.add_number(way.number, &[vec![is_it]], verdict);
         }
     }
 

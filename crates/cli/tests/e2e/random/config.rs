@@ -336,7 +336,8 @@ fn linux(random: &mut Random, mut bundle: Bundle, has: &Has, tag: &str) -> Bundl
             .map(|_| {
                 let path = random.one_of(&["/dev/own", "/dev/null", "/dev/net/tun", "/made/node", "/dev/own/", "/link/node", "/dev/fuse"]);
                 match random.below(4) {
-                    0 => json!({"type": "p", "path": path, "fileMode": 0o600}),
+                    // A fifo for /dev/null makes the program wait for a reader.
+                    0 => json!({"type": "p", "path": path.replace("null", "fifo"), "fileMode": 0o600}),
                     1 => json!({"type": "b", "path": path, "major": 7, "minor": 0, "uid": 1000}),
                     2 => json!({"type": "u", "path": path, "major": 1, "minor": 3}),
                     _ => json!({"type": "c", "path": path, "major": 1, "minor": 3, "fileMode": 0o666, "uid": 1, "gid": 2}),

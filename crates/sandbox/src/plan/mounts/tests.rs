@@ -15,11 +15,13 @@ fn entry(fstype: &str, source: &str, destination: &str, options: &[&str]) -> Mou
 }
 
 fn plan(mount: Mount) -> MountPlan {
-    plan_mounts(&[mount], Path::new("/bundle")).unwrap().remove(0)
+    plan_mounts(&[mount], Path::new("/bundle"), &IdMappings::default()).unwrap().remove(0)
 }
 
 fn refusal(mount: Mount) -> String {
-    plan_mounts(&[entry("tmpfs", "tmpfs", "/fine", &[]), mount], Path::new("/bundle")).unwrap_err().to_string()
+    plan_mounts(&[entry("tmpfs", "tmpfs", "/fine", &[]), mount], Path::new("/bundle"), &IdMappings::default())
+        .unwrap_err()
+        .to_string()
 }
 
 fn attrs(set: u64, clear: u64) -> Attrs {
@@ -186,7 +188,7 @@ fn what_cannot_be_is_refused_by_the_name_of_its_field() {
     for (mount, wanted) in table {
         assert_eq!(refusal(mount), wanted);
     }
-    plan_mounts(&[], Path::new("bundle")).unwrap_err();
+    plan_mounts(&[], Path::new("bundle"), &IdMappings::default()).unwrap_err();
 }
 
 #[test]
@@ -213,6 +215,11 @@ fn mappings_ask_for_an_idmapped_mount_and_come_in_pairs() {
     );
     let idmap = plan(entry("", "/src", "/x", &["bind", "ridmap"])).idmap.unwrap();
     assert_eq!((idmap.recursion, idmap.uid_mappings.len()), (Recursion::Tree, 0));
+    let idmap = plan(entry("", "/src", "/x", &["bind", "idmap=uids=0-1000-1;gids=0-1000-1"])).idmap.unwrap();
+    assert_eq!(
+        (idmap.recursion, idmap.uid_mappings, idmap.gid_mappings),
+        (Recursion::Top, vec![mapping], vec![mapping])
+    );
     let tmpfs = entry("tmpfs", "tmpfs", "/x", &["idmap"]);
     assert_eq!(refusal(tmpfs), "mounts[1].options: idmap is for bind mounts alone");
 }

@@ -282,7 +282,7 @@ fn a_v1_cgroup_mount_shows_the_containers_directories_and_is_read_only_if_asked(
                     entry("cgroup", "cgroup", "/sys/fs/cgroup", &["ro"]),
                     entry("cgroup2", "cgroup", "/unified", &["nosuid"]),
                 ];
-                for plan in plan_mounts(&mounts, Path::new("/")).unwrap() {
+                for plan in plan_mounts(&mounts, Path::new("/"), &IdMappings::default()).unwrap() {
                     root.mount(&plan, None, &env).unwrap();
                 }
             },

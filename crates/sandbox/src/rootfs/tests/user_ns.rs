@@ -24,7 +24,7 @@ fn a_container_with_a_user_namespace_gets_its_sources_from_the_parent() {
         fs::create_dir(scratch.inside(name)).unwrap();
     }
     fs::write(scratch.inside("/secret"), "secret").unwrap();
-    let plan = plan_mounts(&[out_of_reach(&scratch.0)], Path::new("/")).unwrap().remove(0);
+    let plan = plan_mounts(&[out_of_reach(&scratch.0)], Path::new("/"), &IdMappings::default()).unwrap().remove(0);
     let source = crate::rootfs::bind::clone_source(&plan).unwrap().unwrap();
     let output = Command::new("unshare")
         .args(["--map-root-user", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--net", "--ipc"])
@@ -52,7 +52,7 @@ fn inside() {
         }
         mount_all(&root, &[mount]).unwrap();
     }
-    let plan = plan_mounts(&[out_of_reach(&scratch)], Path::new("/")).unwrap().remove(0);
+    let plan = plan_mounts(&[out_of_reach(&scratch)], Path::new("/"), &IdMappings::default()).unwrap().remove(0);
     let error = root.mount(&plan, None, &ENV).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::EACCES), "{error}");
     let source = std::io::stdin().as_fd().try_clone_to_owned().unwrap();

@@ -24,6 +24,11 @@ fn under<T: Send>(filter: &Filter, act: impl FnOnce() -> T + Send) -> (T, Durati
     })
 }
 
+/// How long the kernel takes to take the filter.
+pub(super) fn load_time(filter: &Filter) -> Duration {
+    under(filter, || ()).1
+}
+
 fn filter(rules: Value) -> Filter {
     Filter::new(&seccomp(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))).unwrap()
 }

@@ -74,8 +74,7 @@ fn ask(helper: &Path, profile: &LinuxSeccomp, architecture: &str) -> (Vec<sock_f
 #[test]
 fn the_default_profiles_are_decided_as_libseccomp_decides() {
     let Some(helper) = helper() else {
-        eprintln!("SKIPPED: no C compiler or no libseccomp to develop with (libseccomp-dev)");
-        return;
+        tare_testkit::skip!("no C compiler or no libseccomp to develop with (libseccomp-dev)");
     };
     for (name, text) in PROFILES {
         for (native, abi, architecture) in ARCHITECTURES {

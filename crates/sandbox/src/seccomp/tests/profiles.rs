@@ -108,3 +108,35 @@ fn dockers_program_is_short() {
 fn steps(program: &[seccompiler::sock_filter], call: Call) -> usize {
     call.trace(program).1
 }
+
+/// `cargo test --release -p tare-sandbox --lib docker_default_timing -- --ignored --nocapture`: medians of many, for docs/seccomp.md.
+/// Ignored because a time is a promise of a machine; the lengths are tested above.
+#[test]
+#[ignore = "a measurement"]
+fn docker_default_timing() {
+    const ROUNDS: usize = 1000;
+    let median = |mut times: Vec<std::time::Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    for (name, text) in PROFILES {
+        let time = |work: &mut dyn FnMut()| {
+            let rounds = (0..ROUNDS).map(|_| {
+                let begun = Instant::now();
+                work();
+                begun.elapsed()
+            });
+            median(rounds.collect())
+        };
+        let profile = parse(text);
+        let decoded = time(&mut || drop(parse(text)));
+        let compiled = time(&mut || drop(super::super::Filter::new(&profile).unwrap()));
+        let filter = super::super::Filter::new(&profile).unwrap();
+        let loads = (0..ROUNDS / 10).map(|_| super::kernel::load_time(&filter));
+        let loaded = median(loads.collect());
+        eprintln!(
+            "{name}: {} instructions; decoded in {decoded:?}, compiled in {compiled:?}, loaded in {loaded:?}",
+            filter.program.len()
+        );
+    }
+}
