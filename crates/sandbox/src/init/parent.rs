@@ -1,25 +1,23 @@
 //! The runtime's own part: forks stage 1, answers what the stages ask, and cleans up after them when they fail.
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxIdMapping;
 
 use super::finish;
 use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
+use crate::plan::Plan;
 use crate::plan::process::{Rlimit, Scheduling};
-use crate::plan::{IdMappings, Plan};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::thread::SingleThreaded;
+use crate::userns::{write_maps, write_once};
 use crate::{Error, Result, hook, net_device};
 
 /// A container whose init is ready to execute its program, and waits for a word.
@@ -50,7 +48,7 @@ pub fn build(
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, cgroup));
-    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
+    let mut build = Build { asked, wire, stage1: Some(stage1), stage1_waits: false, init: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire }),
         Err(error) => {
@@ -84,13 +82,17 @@ struct Build<'a> {
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
+    /// Whether stage 1 has asked for something and has no answer yet: then it says nothing more.
+    stage1_waits: bool,
     init: Option<Pid>,
 }
 
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
-            match self.wire.receive()? {
+            let frame = self.wire.receive()?;
+            self.stage1_waits = matches!(frame, Some(FromStage::MapIds | FromStage::SetClocks));
+            match frame {
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
                 Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
                 Some(FromStage::Init(pid)) => {
@@ -146,7 +148,7 @@ impl Build<'_> {
     /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
     fn map_ids(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
-        write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
+        write_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
     fn set_clocks(&self) -> Result<()> {
@@ -186,7 +188,7 @@ impl Build<'_> {
     /// Leaves no process. Children that were not reaped: their pids are theirs still.
     fn end(&mut self) {
         // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
-        while self.init.is_none() && self.stage1.is_some() {
+        while self.init.is_none() && self.stage1.is_some() && !self.stage1_waits {
             match self.wire.receive() {
                 Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
                 Ok(Some(FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
@@ -236,29 +238,4 @@ impl Ready {
         let _may_be_dead = kill(self.init, Signal::SIGKILL);
         let _status = waitpid(self.init, None);
     }
-}
-
-/// Writes the id maps of the user namespace that `pid` is in. `of` goes before the name of the field in an error.
-///
-/// # Errors
-/// The kind of mapping, and what the kernel says to it.
-pub(crate) fn write_id_maps(pid: Pid, maps: &IdMappings, of: &str) -> Result<()> {
-    for (file, field, mappings) in [("uid_map", "uidMappings", &maps.uid), ("gid_map", "gidMappings", &maps.gid)] {
-        let lines: String = mappings.iter().map(id_map_line).collect();
-        write_once(&format!("/proc/{pid}/{file}"), lines.as_bytes()).during(|| format!("{of}{field}"))?;
-    }
-    Ok(())
-}
-
-fn id_map_line(mapping: &LinuxIdMapping) -> String {
-    format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size())
-}
-
-/// Opens and writes in one call each: these files take one write. On the host, whose /proc no container can change.
-fn write_once(path: &str, text: &[u8]) -> Result<()> {
-    File::options()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text))
-        .call(|| format!("write({path:?}, {:?})", String::from_utf8_lossy(text)))
 }
