@@ -28,6 +28,9 @@ pub struct Runtime {
     pub root: PathBuf,
     /// Who makes cgroups.
     pub cgroup_driver: Driver,
+    /// Whether a container goes without the cgroups that its user may not make, as long as it asks for nothing that takes
+    /// one: `--rootless`.
+    pub rootless: bool,
 }
 
 /// How to create a container.

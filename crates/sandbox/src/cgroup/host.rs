@@ -61,7 +61,7 @@ pub(super) fn locate(root: &Path, cgroups_path: Option<&Path>, id: &str) -> Resu
     Ok(Location { driver: Driver::Cgroupfs, directories })
 }
 
-fn is_cgroup2(point: &Path) -> bool {
+pub(super) fn is_cgroup2(point: &Path) -> bool {
     statfs(point).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 

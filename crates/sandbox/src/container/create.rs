@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::LinuxNamespaceType;
 use tare_spec::Bundle;
 
 use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
@@ -117,12 +117,32 @@ impl Runtime {
         code
     }
 
+    fn locate(&self, id: &str, cgroups_path: Option<&Path>, plan: &Plan) -> Result<cgroup::Location> {
+        if self.rootless {
+            return permission::locate(self.cgroup_driver, cgroups_path, id, &plan.resources);
+        }
+        cgroup::locate(self.cgroup_driver, cgroups_path, id)
+    }
+
+    /// Before anything enters: a limit that cannot be had stops the container before it exists.
+    fn limit(&self, cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
+        cgroup.apply(&plan.resources)?;
+        let rules = plan.resources.devices().as_deref().unwrap_or_default();
+        if self.rootless {
+            return permission::allow_devices_if_permitted(cgroup, rules);
+        }
+        cgroup.allow_devices(rules)
+    }
+
     /// From the bundle to a process that waits for the word to execute its program.
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
         let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
         let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        if !geteuid().is_root() {
+            plan.check_for_user().at(Step::Plan)?;
+        }
         plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
@@ -134,7 +154,7 @@ impl Runtime {
             .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
             .transpose()
             .at(Step::Seccomp)?;
-        let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
+        let location = self.locate(id, cgroups_path(&bundle), &plan).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let cgroup = cgroup::open(&location);
@@ -148,10 +168,11 @@ impl Runtime {
             return Err(give_up(locked, error));
         }
         // A cgroup that create refuses is somebody else's: not ours to remove.
-        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+        let explain = |error| permission::explain(error, cgroup.location());
+        if let Err(error) = cgroup.create().map_err(explain).at(Step::MakeCgroup) {
             return Err(give_up(locked, error));
         }
-        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
+        if let Err(error) = self.limit(cgroup.as_ref(), &plan).map_err(explain).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
         }
@@ -243,12 +264,6 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
         own_pid_namespace: plan.namespaces.makes(LinuxNamespaceType::Pid),
         hooks: RecordedHooks { poststart: !plan.hooks.poststart.is_empty(), poststop: !plan.hooks.poststop.is_empty() },
     })
-}
-
-/// Before anything enters: a limit that cannot be had stops the container before it exists.
-fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-    cgroup.apply(&plan.resources)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
 }
 
 /// Opens on the host what the stages need and must not open by name.
