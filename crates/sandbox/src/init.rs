@@ -49,6 +49,7 @@ pub mod enter;
 pub mod fifo;
 pub mod finish;
 pub mod parent;
+mod rootless;
 pub mod stage1;
 pub mod stage2;
 pub mod wire;

@@ -12,7 +12,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::finish::{self, Prepared};
 use super::wire::{FromStage, StageEnd};
-use super::{ForStage2, stage_failed};
+use super::{ForStage2, rootless, stage_failed};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::label::Labels;
@@ -74,6 +74,10 @@ pub(super) fn begin_session(keyring: Option<&str>, labels: &Labels) -> Result<()
     labels.with_key_label(|| match sys::keyring::join_session_keyring(&name) {
         // A kernel without keyrings, or a filter around us: nothing of the caller's is shared then either way.
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
+        Err(errno @ nix::errno::Errno::EDQUOT) => {
+            let error = Error::call(format!("keyctl(JOIN_SESSION_KEYRING, {name:?})"), errno);
+            Err(error.hinted("the user has no keys left: sysctl kernel.keys.maxkeys, or --no-new-keyring"))
+        }
         joined => joined.call(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})")),
     })
 }
@@ -94,7 +98,8 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
         if plan.namespaces.has(LinuxNamespaceType::Mount) { MountNamespace::New } else { MountNamespace::Inherited };
     // For mount points that have to be made: the caller's mask is not the container's.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace).at(Step::AttachRoot)?;
+    let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace);
+    let root = root.map_err(|error| rootless::explain_attach(plan, error)).at(Step::AttachRoot)?;
     let env = MountEnv {
         cgroup: &cgroup.directories,
         cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
@@ -106,7 +111,8 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     };
     let mut sources = sources.into_iter();
     for mount in &plan.mounts {
-        root.mount(mount, sources.next().flatten(), &env).at(Step::Mount)?;
+        let mounted = root.mount(mount, sources.next().flatten(), &env);
+        mounted.map_err(|error| rootless::explain_mount(plan, mount, error)).at(Step::Mount)?;
     }
     // mknod(2) takes a privilege over the initial user namespace.
     let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };
