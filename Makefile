@@ -22,7 +22,7 @@ test: ## formatting, lints, unit tests, end-to-end tests on tare and, to prove t
 	@hack/test
 
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
-	@hack/setup busybox-static runc crun
+	@hack/setup busybox-static runc crun uidmap
 	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
 
 bench: build ## time tare beside runc and crun

@@ -26,6 +26,7 @@ mod namespaces;
 mod pod;
 mod process;
 mod rootfs;
+mod rootless;
 mod schema;
 mod seccomp;
 mod state;
