@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test validation bench install lint fmt clean
+.PHONY: help setup build man run test validation bench install lint fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -28,8 +28,16 @@ validation: build ## the validation suite of opencontainers/runtime-tools, into 
 bench: build ## time tare beside runc and crun
 	@hack/compare
 
-install: build ## install tare to $(PREFIX)/sbin
+man: setup ## man pages and shell completion from the definitions of the flags, into target/documents
+	@rm -rf target/documents
+	cargo run --quiet --package tare --example documents -- target/documents
+
+install: build man ## install tare to $(PREFIX)/sbin, its man pages and shell completion to $(PREFIX)/share
 	install -D -m 0755 target/release/tare $(DESTDIR)$(PREFIX)/sbin/tare
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/documents/man8/*.8
+	install -D -m 0644 target/documents/completions/tare.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tare
+	install -D -m 0644 target/documents/completions/_tare $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tare
+	install -D -m 0644 target/documents/completions/tare.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tare.fish
 
 lint: setup ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

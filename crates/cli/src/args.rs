@@ -1,13 +1,30 @@
 //! Every verb and flag. Only the verb that was asked for is handed to clap: building the others costs time.
 
+mod bundle;
+mod checkpoint;
+mod control;
+mod create;
+mod exec;
+mod global;
+mod inspect;
+mod update;
+
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches};
 
 use crate::legacy::{self, Stop};
 use crate::report::Failure;
+
+pub(crate) use bundle::{Check, Features, Spec};
+pub(crate) use checkpoint::{Checkpoint, Restore};
+pub(crate) use control::{Delete, Kill, Pause, Resume, Start, State};
+pub(crate) use create::{Container, Create, Run};
+pub(crate) use exec::Exec;
+pub(crate) use global::Global;
+pub(crate) use inspect::{Events, List, Ps};
+pub(crate) use update::Update;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -16,38 +33,6 @@ pub(crate) enum Invocation {
     Text(String),
     /// A verb.
     Verb { global: Global, verb: Box<Verb> },
-}
-
-/// Runs containers from OCI bundles
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct Global {
-    /// Log every step
-    #[arg(long)]
-    pub(crate) debug: bool,
-    /// Append errors and messages to FILE; an error is written to stderr too
-    #[arg(long, value_name = "FILE")]
-    pub(crate) log: Option<PathBuf>,
-    /// The format of that file: text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(crate) log_format: String,
-    /// Where the state of containers is kept [default: /run/tare]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<PathBuf>,
-    /// Let systemd make cgroups; cgroupsPath is then slice:prefix:name
-    #[arg(long)]
-    pub(crate) systemd_cgroup: bool,
-    /// Who makes cgroups: cgroupfs, systemd or disabled
-    #[arg(long, value_name = "MANAGER")]
-    pub(crate) cgroup_manager: Option<String>,
-    /// Ignore cgroups that may not be written: true, false or auto
-    #[arg(long, value_name = "BOOL", default_value = "auto")]
-    pub(crate) rootless: String,
-    /// Print the version
-    #[arg(short, long)]
-    pub(crate) version: bool,
-    /// Ignored: where CRIU is
-    #[arg(long, hide = true, value_name = "PATH")]
-    pub(crate) criu: Option<PathBuf>,
 }
 
 macro_rules! verbs {
@@ -71,7 +56,7 @@ macro_rules! verbs {
         }
 
         /// The whole program for clap: for help, man page and completion.
-        pub(crate) fn command_tree() -> Command {
+        pub fn command_tree() -> Command {
             Global::augment_args(program())$(.subcommand(command::<$args>($name)))*
         }
     };
@@ -93,316 +78,9 @@ verbs! {
     "spec" Spec(Spec) Stop::Never;
     "features" Features(Features) Stop::Never;
     "check" Check(Check) Stop::Never;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "events" Events(Events) Stop::Verbatim;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "checkpoint" Checkpoint(Checkpoint) Stop::Verbatim;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "restore" Restore(Restore) Stop::Verbatim;
-}
-
-/// Create a container; its process waits for start
-#[derive(Debug, Args)]
-pub(crate) struct Create {
-    #[command(flatten)]
-    pub(crate) container: Container,
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
-}
-
-/// What create and run share.
-#[derive(Debug, Args)]
-pub(crate) struct Container {
-    /// The container's name
-    pub(crate) id: String,
-    /// The bundle directory [default: the working directory]
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) bundle: Option<PathBuf>,
-    /// Send the terminal's master side over this AF_UNIX socket
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) console_socket: Option<PathBuf>,
-    /// Send a pidfd of the container's init over this AF_UNIX socket
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    /// Write init's pid to FILE
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
-    /// Do not use pivot_root(2): for a root on a ramdisk
-    #[arg(long)]
-    pub(crate) no_pivot: bool,
-    /// Keep the caller's session keyring
-    #[arg(long)]
-    pub(crate) no_new_keyring: bool,
-    /// Pass N more file descriptors after stdio
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
-}
-
-/// Create a container and run its process
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    #[command(flatten)]
-    pub(crate) container: Container,
-    /// Return once the process runs
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Keep the state after the process has ended
-    #[arg(long)]
-    pub(crate) keep: bool,
-    /// Do not adopt the container's orphans
-    #[arg(long)]
-    pub(crate) no_subreaper: bool,
-}
-
-/// Let the process of a created container go
-#[derive(Debug, Args)]
-pub(crate) struct Start {
-    /// The container's name
-    pub(crate) id: String,
-}
-
-/// Print what a container is doing, as JSON
-#[derive(Debug, Args)]
-pub(crate) struct State {
-    /// The container's name
-    pub(crate) id: String,
-}
-
-/// Send a signal to a container's init
-#[derive(Debug, Args)]
-pub(crate) struct Kill {
-    /// The container's name
-    pub(crate) id: String,
-    /// KILL, SIGKILL or 9
-    #[arg(default_value = "SIGTERM")]
-    pub(crate) signal: String,
-    /// To every process in it; a stopped container is no error
-    #[arg(short, long)]
-    pub(crate) all: bool,
-}
-
-/// Remove a stopped container
-#[derive(Debug, Args)]
-pub(crate) struct Delete {
-    /// The container's name
-    pub(crate) id: String,
-    /// Kill it first; an unknown container is no error
-    #[arg(short, long)]
-    pub(crate) force: bool,
-}
-
-/// Run one more process in a container
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// The container's name
-    pub(crate) id: String,
-    /// The program and its arguments
-    #[arg(value_name = "ARGS")]
-    pub(crate) args: Vec<String>,
-    /// Send the terminal's master side over this AF_UNIX socket
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) console_socket: Option<PathBuf>,
-    /// Send a pidfd of the process over this AF_UNIX socket
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    /// Its working directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<PathBuf>,
-    /// One more environment variable: NAME=value
-    #[arg(short, long, value_name = "VAR")]
-    pub(crate) env: Vec<String>,
-    /// Allocate a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Run as this user: UID[:GID], numbers
-    #[arg(short, long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// One more group
-    #[arg(short = 'g', long, value_name = "GID")]
-    pub(crate) additional_gids: Vec<String>,
-    /// Read the process from a JSON file
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) process: Option<PathBuf>,
-    /// Return once the process runs
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Write its pid to FILE
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
-    /// Its SELinux label
-    #[arg(long, value_name = "LABEL")]
-    pub(crate) process_label: Option<String>,
-    /// Its AppArmor profile
-    #[arg(long, value_name = "PROFILE")]
-    pub(crate) apparmor: Option<String>,
-    /// It cannot gain privileges by execve(2)
-    #[arg(long)]
-    pub(crate) no_new_privs: bool,
-    /// One more capability
-    #[arg(short, long, value_name = "CAP")]
-    pub(crate) cap: Vec<String>,
-    /// Pass N more file descriptors after stdio
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
-    /// Into a cgroup below the container's: [controllers:]path
-    #[arg(long, value_name = "PATH")]
-    pub(crate) cgroup: Vec<String>,
-    /// Even if the container is paused
-    #[arg(long)]
-    pub(crate) ignore_paused: bool,
-}
-
-/// List containers
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// table or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) format: String,
-    /// Only names
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-}
-
-/// List the processes of a container
-#[derive(Debug, Args)]
-pub(crate) struct Ps {
-    /// The container's name
-    pub(crate) id: String,
-    /// Options of ps(1) [default: -ef]
-    #[arg(value_name = "OPTIONS")]
-    pub(crate) options: Vec<OsString>,
-    /// table or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) format: String,
-}
-
-/// Freeze every process of a container
-#[derive(Debug, Args)]
-pub(crate) struct Pause {
-    /// The container's name
-    pub(crate) id: String,
-}
-
-/// Thaw every process of a container
-#[derive(Debug, Args)]
-pub(crate) struct Resume {
-    /// The container's name
-    pub(crate) id: String,
-}
-
-/// Change the limits of a container
-#[derive(Debug, Args)]
-pub(crate) struct Update {
-    /// The container's name
-    pub(crate) id: String,
-    /// Read them from a JSON file (linux.resources), or from stdin if it is -; the other flags are then ignored
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) resources: Option<PathBuf>,
-    /// Block I/O weight, 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
-    pub(crate) blkio_weight: Option<String>,
-    /// CFS period in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub(crate) cpu_period: Option<String>,
-    /// CFS quota in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub(crate) cpu_quota: Option<String>,
-    /// CFS burst in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub(crate) cpu_burst: Option<String>,
-    /// CPU shares
-    #[arg(long, value_name = "SHARES")]
-    pub(crate) cpu_share: Option<String>,
-    /// Real-time period in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub(crate) cpu_rt_period: Option<String>,
-    /// Real-time runtime in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub(crate) cpu_rt_runtime: Option<String>,
-    /// 1: SCHED_IDLE, 0: not
-    #[arg(long, value_name = "IDLE")]
-    pub(crate) cpu_idle: Option<String>,
-    /// CPUs to use: 0-3,7
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes to use
-    #[arg(long, value_name = "NODES")]
-    pub(crate) cpuset_mems: Option<String>,
-    /// Memory limit, with a unit (512m), -1 for none
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// Soft memory limit
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_reservation: Option<String>,
-    /// Memory and swap together, -1 for no limit
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_swap: Option<String>,
-    /// Most processes, -1 for no limit
-    #[arg(long, value_name = "N")]
-    pub(crate) pids_limit: Option<String>,
-    #[arg(long, hide = true, value_name = "SIZE")]
-    pub(crate) kernel_memory: Option<String>,
-    #[arg(long, hide = true, value_name = "SIZE")]
-    pub(crate) kernel_memory_tcp: Option<String>,
-    /// Intel RDT schema of the L3 cache (not supported yet)
-    #[arg(long, value_name = "SCHEMA")]
-    pub(crate) l3_cache_schema: Option<String>,
-    /// Intel RDT schema of the memory bandwidth (not supported yet)
-    #[arg(long, value_name = "SCHEMA")]
-    pub(crate) mem_bw_schema: Option<String>,
-}
-
-/// Write a config.json to start from
-#[derive(Debug, Args)]
-pub(crate) struct Spec {
-    /// The bundle directory [default: the working directory]
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) bundle: Option<PathBuf>,
-    /// For a user without privileges
-    #[arg(long)]
-    pub(crate) rootless: bool,
-}
-
-/// Print what this build implements, as JSON
-#[derive(Debug, Args)]
-pub(crate) struct Features {}
-
-/// Look at a bundle: what is wrong with its config.json, what would be ignored, what would be done
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    /// The bundle directory [default: the working directory]
-    #[arg(value_name = "BUNDLE")]
-    pub(crate) bundle: Option<PathBuf>,
-    /// Print every step that create and start would take; nothing is run or changed
-    #[arg(long)]
-    pub(crate) plan: bool,
-    /// text or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub(crate) format: String,
-    /// Plan for this version of cgroups and not for the host's: v1 or v2
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) cgroup_version: Option<String>,
-}
-
-/// Print events and statistics of a container (not supported yet)
-#[derive(Debug, Args)]
-pub(crate) struct Events {
-    #[arg(value_name = "ARGS", hide = true)]
-    ignored: Vec<OsString>,
-}
-
-/// Save a container with CRIU (not supported yet)
-#[derive(Debug, Args)]
-pub(crate) struct Checkpoint {
-    #[arg(value_name = "ARGS", hide = true)]
-    ignored: Vec<OsString>,
-}
-
-/// Bring a saved container back with CRIU (not supported yet)
-#[derive(Debug, Args)]
-pub(crate) struct Restore {
-    #[arg(value_name = "ARGS", hide = true)]
-    ignored: Vec<OsString>,
+    "events" Events(Events) Stop::Never;
+    "checkpoint" Checkpoint(Checkpoint) Stop::Never;
+    "restore" Restore(Restore) Stop::Never;
 }
 
 fn program() -> Command {

@@ -1,55 +1,7 @@
-//! The tare command line: arguments in, one call of tare-sandbox, one result out.
+//! The tare command line.
 
 use std::process::ExitCode;
 
-mod args;
-mod global;
-mod legacy;
-mod log;
-mod report;
-mod signal;
-mod size;
-mod time;
-mod user;
-mod verb;
-
-use args::Invocation;
-use report::{Failure, Reporter};
-use tare_sandbox::error::{CallContext, Context};
-
 fn main() -> ExitCode {
-    let mut reporter = Reporter::default();
-    match run(std::env::args_os().collect(), &mut reporter) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => ExitCode::from(reporter.report(&failure)),
-    }
-}
-
-fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Failure> {
-    let (global, verb) = match args::parse(argv)? {
-        Invocation::Text(text) => {
-            report::print(text.as_bytes())?;
-            return Ok(0);
-        }
-        Invocation::Verb { global, verb } => (global, *verb),
-    };
-    if let Some(preserved) = verb.enters_container() {
-        protect(preserved).map_err(|error| verb.failed(error).in_log_of(&global))?;
-    }
-    reporter.log = log::Log::open(&global)?;
-    log::install(reporter.log.as_ref(), global.debug)?;
-    verb::dispatch(&global, &verb)
-}
-
-/// Before anything of a container is touched: nothing of ours can be written from inside one, and no descriptor of our
-/// caller's, but those that are to be preserved, gets there or into a hook.
-fn protect(preserved_fds: u32) -> tare_sandbox::Result<()> {
-    tare_sandbox::seal::ensure()?;
-    for number in (3..).take(usize::try_from(preserved_fds).unwrap_or(usize::MAX)) {
-        // Before any descriptor of ours has a number.
-        tare_sandbox::sys::fd::inherit(number)
-            .call(|| format!("fcntl({number}, F_SETFD)"))
-            .during(|| format!("--preserve-fds {preserved_fds}"))?;
-    }
-    tare_sandbox::sys::fd::cloexec_from(3 + preserved_fds).call(|| "close_range(CLOEXEC)")
+    tare_cli::main()
 }

@@ -4,12 +4,14 @@ use tare_sandbox::container::{CreateOptions, RunOptions, Runtime};
 
 use crate::args::{Container, Global, Verb};
 use crate::report::{self, Cause, Failure};
-use crate::signal;
+use crate::{activation, signal};
 
 mod check;
+mod events;
 mod exec;
 mod list;
 mod ps;
+mod regex;
 mod spec;
 mod update;
 
@@ -43,8 +45,8 @@ impl Verb {
     /// Whether processes of ours enter a container, and how many descriptors after stdio they hand on.
     pub(crate) fn enters_container(&self) -> Option<u32> {
         match self {
-            Self::Create(create) => Some(create.container.preserve_fds),
-            Self::Run(run) => Some(run.container.preserve_fds),
+            Self::Create(create) => Some(create.container.preserved_fds()),
+            Self::Run(run) => Some(run.container.preserved_fds()),
             Self::Exec(exec) => Some(exec.preserve_fds),
             _ => None,
         }
@@ -63,13 +65,10 @@ impl Verb {
             Self::Pause(pause) => Some(&pause.id),
             Self::Resume(resume) => Some(&resume.id),
             Self::Update(update) => Some(&update.id),
-            Self::List(_)
-            | Self::Spec(_)
-            | Self::Features(_)
-            | Self::Check(_)
-            | Self::Events(_)
-            | Self::Checkpoint(_)
-            | Self::Restore(_) => None,
+            Self::Checkpoint(checkpoint) => Some(&checkpoint.id),
+            Self::Restore(restore) => Some(&restore.id),
+            Self::Events(events) => Some(&events.id),
+            Self::List(_) | Self::Spec(_) | Self::Features(_) | Self::Check(_) => None,
         }
     }
 }
@@ -80,33 +79,40 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Spec(spec) => return Ok(spec::write(spec).map(|()| 0)?),
         Verb::Features(_) => return Ok(features().map(|()| 0)?),
         Verb::Check(check) => return check::write(global, check),
-        Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => {
+        Verb::Checkpoint(_) | Verb::Restore(_) => {
             return Err("not supported by this version of tare".into());
         }
         _ => global.runtime()?,
     };
     let done = match verb {
         Verb::Create(create) => runtime.create(&create.container.id, &create.container.options()),
-        Verb::Start(start) => runtime.start(&start.id),
-        Verb::Kill(kill) => runtime.kill(&kill.id, signal::parse(&kill.signal)?, kill.all),
-        Verb::Delete(delete) => runtime.delete(&delete.id, delete.force),
+        Verb::Start(start) => runtime.start(&start.id, activation::notify_socket().as_deref()),
+        Verb::Kill(kill) => {
+            let signal = signal::parse(&kill.signal)?;
+            let send = |id: &str| runtime.kill(id, signal, kill.all);
+            if kill.regex { return Ok(regex::for_each(&runtime, &kill.id, send).map(|()| 0)?) } else { send(&kill.id) }
+        }
+        Verb::Delete(delete) => {
+            let remove = |id: &str| runtime.delete(id, delete.force);
+            if delete.regex {
+                return Ok(regex::for_each(&runtime, &delete.id, remove).map(|()| 0)?);
+            } else {
+                remove(&delete.id)
+            }
+        }
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
-        Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
+        Verb::Update(update) => runtime.update(&update.id, &update.change()?),
         Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
         Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
         Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),
+        Verb::Events(events) => return events::write(&runtime, events).map(|()| 0),
         Verb::Run(run) => {
             let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
             return code(runtime.run(&run.container.id, &run.container.options(), options));
         }
         Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
-        Verb::Spec(_)
-        | Verb::Features(_)
-        | Verb::Check(_)
-        | Verb::Events(_)
-        | Verb::Checkpoint(_)
-        | Verb::Restore(_) => Ok(()),
+        Verb::Spec(_) | Verb::Features(_) | Verb::Check(_) | Verb::Checkpoint(_) | Verb::Restore(_) => Ok(()),
     };
     Ok(done.map(|()| 0)?)
 }
@@ -117,15 +123,23 @@ fn code(result: tare_sandbox::Result<i32>) -> Result<u8, Cause> {
 }
 
 impl Container {
+    /// How many descriptors after stdio the container inherits.
+    fn preserved_fds(&self) -> u32 {
+        self.preserve_fds.saturating_add(activation::listen_fds())
+    }
+
     fn options(&self) -> CreateOptions {
         CreateOptions {
             bundle: self.bundle.clone().unwrap_or_else(|| ".".into()),
+            config: self.config.clone(),
             console_socket: self.console_socket.clone(),
             pidfd_socket: self.pidfd_socket.clone(),
             pid_file: self.pid_file.clone(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            preserve_fds: self.preserve_fds,
+            preserve_fds: self.preserved_fds(),
+            listen_fds: activation::listen_fds(),
+            notify_socket: activation::notify_socket(),
         }
     }
 }

@@ -3,9 +3,11 @@
 mod control;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod inspect;
 mod start;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Process;
 use serde::Serialize;
 
+pub use self::events::{Happening, Usage, Watch};
+pub use self::update::Update;
 use crate::cgroup::Driver;
 use crate::store::Store;
 
@@ -38,6 +42,8 @@ pub struct Runtime {
 pub struct CreateOptions {
     /// The bundle directory.
     pub bundle: PathBuf,
+    /// The configuration, if it is not `config.json` in the bundle.
+    pub config: Option<PathBuf>,
     /// Where to send the terminal's master side.
     pub console_socket: Option<PathBuf>,
     /// Where to send a pidfd of the container's init.
@@ -48,8 +54,13 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// How many fds after stdio the container inherits.
+    /// How many fds after stdio the container inherits, those of `listen_fds` included.
     pub preserve_fds: u32,
+    /// How many of them, the first ones, are sockets that somebody listens on: the container is told by LISTEN_FDS,
+    /// sd_listen_fds(3).
+    pub listen_fds: u32,
+    /// The socket of the service manager, to be told when the container's program is ready: sd_notify(3).
+    pub notify_socket: Option<PathBuf>,
 }
 
 /// How `run` treats the container it creates.

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::Result;
 use crate::error::CallContext;
+use crate::notify::Proxy;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::sys::{self, tty};
 
@@ -33,11 +34,12 @@ impl Signals {
     }
 }
 
-/// Waits for `process`, a child. Returns its exit code, or 128 + the signal that killed it.
+/// Waits for `process`, a child; what it says on `notify` is passed on, with ourselves as the main process: we are what
+/// the service manager has started, and what has the exit code. Returns its exit code, or 128 + the signal that killed it.
 ///
 /// # Errors
 /// The call that failed.
-pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>) -> Result<i32> {
+pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>, mut notify: Option<Proxy>) -> Result<i32> {
     let pidfd = pidfd_open(process).call(|| format!("pidfd_open({process})"))?;
     let mut terminal = ptmx.map(Terminal::new).transpose()?;
     loop {
@@ -46,6 +48,7 @@ pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>) -> Result<i3
             None => (None, false, false),
         };
         let mut fds = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
+        fds.extend(notify.as_ref().map(|proxy| PollFd::new(proxy.fd(), PollFlags::POLLIN)));
         if let Some(ptmx) = readable {
             let events = if writable { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
             fds.push(PollFd::new(ptmx.as_fd(), events));
@@ -58,6 +61,7 @@ pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>) -> Result<i3
             polled => polled.call(|| "poll()")?,
         };
         let input_ready = input && fds.last().and_then(PollFd::any).unwrap_or(false);
+        notify = notify.filter(|proxy| !relayed(proxy));
         if let Some(terminal) = &mut terminal {
             terminal.relay(input_ready)?;
         }
@@ -87,6 +91,15 @@ pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>) -> Result<i3
             }
         }
     }
+}
+
+/// Whether there is nothing more to be told.
+fn relayed(proxy: &Proxy) -> bool {
+    proxy.relay(nix::unistd::getpid()).unwrap_or_else(|error| {
+        // The container runs all the same.
+        tracing::warn!("{error}");
+        true
+    })
 }
 
 /// Reaps every child that has ended; the exit code if `process` is among them. As a subreaper there may be others.

@@ -18,6 +18,7 @@ pub mod ioprio;
 pub mod label;
 pub mod memory_policy;
 pub mod net_device;
+pub mod notify;
 pub mod personality;
 pub mod plan;
 pub mod procfs;

@@ -167,7 +167,7 @@ impl Plan {
                     Error::Refused(format!("linux.rootfsPropagation: unknown propagation \"{name}\""))
                 })?),
             };
-        let plan = Self {
+        let mut plan = Self {
             id_mappings: IdMappings {
                 uid: linux.uid_mappings().clone().unwrap_or_default(),
                 gid: linux.gid_mappings().clone().unwrap_or_default(),
@@ -207,6 +207,11 @@ impl Plan {
             preserve_fds: options.preserve_fds,
             namespaces,
         };
+        if options.listen_fds > 0 {
+            plan.process.set_env("LISTEN_FDS", &options.listen_fds.to_string())?;
+            // As it sees itself: who listens is init.
+            plan.process.set_env("LISTEN_PID", "1")?;
+        }
         plan.check()?;
         Ok(plan)
     }

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod path;
 pub mod personality;
 pub mod pidfd;
+pub mod regex;
 pub mod rlimit;
 pub mod sched;
 pub mod seccomp;

@@ -47,6 +47,14 @@ impl Bundle {
     /// # Errors
     /// One line that names file, position and field: `config.json:12:7: /process/args/0: invalid type: integer`.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        load::bundle(dir)
+        load::bundle(dir, None)
+    }
+
+    /// As [`Self::load`], with the configuration in a file of its own.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_config(dir: &Path, config: &Path) -> Result<Self, Error> {
+        load::bundle(dir, Some(config))
     }
 }

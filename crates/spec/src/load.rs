@@ -10,9 +10,9 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use crate::check::{self, Finding};
 use crate::{Bundle, Error, decode};
 
-pub(crate) fn bundle(dir: &Path) -> Result<Bundle, Error> {
+pub(crate) fn bundle(dir: &Path, config: Option<&Path>) -> Result<Bundle, Error> {
     let dir = fs::canonicalize(dir).map_err(|error| Error::Invalid(format!("bundle {dir:?}: {}", cause(&error))))?;
-    let path = dir.join("config.json");
+    let path = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
     let config = fs::read(&path).map_err(|error| Error::Invalid(format!("{}: {}", path.display(), cause(&error))))?;
     let spec = decode::spec(&path, &config)?;
     check::text(&config)

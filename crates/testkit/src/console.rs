@@ -44,6 +44,14 @@ impl ConsoleSocket {
     /// # Panics
     /// If none comes, or the message is another.
     pub fn receive(&self) -> Terminal {
+        Terminal::new(self.receive_fd().1)
+    }
+
+    /// Receives what else comes over such a socket (`--pidfd-socket`): a name and exactly one fd.
+    ///
+    /// # Panics
+    /// If none comes, or the message is another.
+    pub fn receive_fd(&self) -> (String, OwnedFd) {
         assert!(readable(&self.listener, DEADLINE), "no one connects to the console socket");
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_nonblocking(false).unwrap();
@@ -62,7 +70,7 @@ impl ConsoleSocket {
             })
             .collect();
         let [fd] = <[OwnedFd; 1]>::try_from(fds).expect("exactly one fd");
-        Terminal::new(fd)
+        (String::from_utf8_lossy(&name[..message.bytes]).into_owned(), fd)
     }
 }
 

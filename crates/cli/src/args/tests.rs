@@ -132,3 +132,42 @@ fn help_and_version_are_texts() {
     }
     assert!(version().starts_with("tare version ") && version().ends_with("\nspec: 1.3.0\n"));
 }
+
+#[test]
+fn checkpoint_and_restore_have_all_of_runcs_flags() {
+    let Verb::Checkpoint(checkpoint) = verb(
+        "checkpoint --image-path /i --work-path /w --parent-path ../p --leave-running --tcp-established \
+         --tcp-skip-in-flight --link-remap --ext-unix-sk --shell-job --lazy-pages --status-fd 3 --page-server 1.2.3.4:5 \
+         --file-locks --pre-dump --manage-cgroups-mode strict --empty-ns network --auto-dedup --network-lock skip web",
+    )
+    .1
+    else {
+        panic!()
+    };
+    let Checkpoint { id, criu, .. } = checkpoint;
+    assert_eq!((id.as_str(), checkpoint.parent_path), ("web", Some("../p".into())));
+    assert_eq!((checkpoint.status_fd, checkpoint.page_server.as_deref()), (Some(3), Some("1.2.3.4:5")));
+    assert!(checkpoint.leave_running && checkpoint.tcp_skip_in_flight && checkpoint.link_remap && checkpoint.pre_dump);
+    assert_eq!((criu.image_path, criu.work_path), (Some("/i".into()), Some("/w".into())));
+    assert_eq!((criu.manage_cgroups_mode.as_deref(), criu.network_lock.as_deref()), (Some("strict"), Some("skip")));
+    assert_eq!(criu.empty_ns, ["network"]);
+    assert!(criu.tcp_established && criu.ext_unix_sk && criu.shell_job && criu.file_locks);
+    assert!(criu.lazy_pages && criu.auto_dedup);
+
+    let Verb::Restore(restore) = verb(
+        "restore --console-socket /s --image-path /i --bundle /b --detach --pid-file /p -no-subreaper --no-pivot \
+         --tcp-close --lsm-profile selinux:a:b --lsm-mount-context c --lazy-pages=false web",
+    )
+    .1
+    else {
+        panic!()
+    };
+    assert_eq!((restore.id.as_str(), restore.bundle), ("web", Some("/b".into())));
+    assert_eq!((restore.console_socket, restore.pid_file), (Some("/s".into()), Some("/p".into())));
+    assert!(restore.detach && restore.no_subreaper && restore.no_pivot && restore.tcp_close);
+    let lsm = (restore.lsm_profile.as_deref(), restore.lsm_mount_context.as_deref());
+    assert_eq!(lsm, (Some("selinux:a:b"), Some("c")));
+    assert!(!restore.criu.lazy_pages);
+    // What podman looks for.
+    assert_eq!(refusal("restore --lsm-mount-context"), "restore: flag needs an argument: --lsm-mount-context");
+}

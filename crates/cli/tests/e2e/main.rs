@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod activation;
 mod attributes;
 mod cgroup2;
 mod cgroups;
@@ -12,23 +13,30 @@ mod check;
 mod device;
 mod diagnose;
 mod errors;
+mod events;
 mod exec;
+mod flags;
 mod hooks;
 mod hygiene;
 mod idmap;
 mod jail;
 mod lifecycle;
+mod limits;
 mod mount_host;
 mod mount_options;
 mod mountinfo;
 mod mounts;
 mod namespaces;
+mod nested;
 mod pod;
 mod process;
+mod random;
 mod rootfs;
 mod rootless;
 mod schema;
 mod seccomp;
+mod seccomp_arch;
+mod sockets;
 mod state;
 mod terminal;
 
@@ -37,6 +45,11 @@ use tare_testkit::{Kind, Runtime};
 /// The runtime under test.
 fn runtime() -> Runtime {
     Runtime::from_env(env!("CARGO_BIN_EXE_tare"))
+}
+
+/// Whether it is a runc from before --pidfd-socket, the exec texts and much else of 1.2 and later.
+fn is_old_runc(runtime: &Runtime) -> bool {
+    runtime.kind() == Kind::Runc && runtime.bare().arg("--version").run().ok().stdout.starts_with("runc version 1.1.")
 }
 
 /// runc's words for a failure, which ours are, and crun's where they differ.

@@ -1,12 +1,13 @@
 //! `create` and `run`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::unistd::{Pid, geteuid};
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tare_spec::Bundle;
 
 use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
@@ -14,9 +15,10 @@ use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Asked, Ready};
-use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::init::parent::{self, Asked, Birthplace, Ready};
+use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
+use crate::notify::{self, Proxy};
 use crate::plan::Plan;
 use crate::procfs::Procfs;
 use crate::rootfs::CallersRoot;
@@ -56,6 +58,8 @@ struct Made {
     ready: Ready,
     /// Where our terminal arrives.
     terminal: Option<OwnedFd>,
+    /// Where the container says that it is ready.
+    notify: Option<Proxy>,
 }
 
 impl Runtime {
@@ -65,11 +69,9 @@ impl Runtime {
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
         let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
-        let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
@@ -86,11 +88,13 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Made { locked, cgroup, plan, record, ready, terminal } = self.make(id, options, Waits::OnWire, detach)?;
+        let Made { locked, cgroup, plan, record, ready, terminal, notify } =
+            self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
+                // The terminal did not arrive: the program runs.
                 end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
@@ -103,10 +107,13 @@ impl Runtime {
             undo(locked, cgroup.as_ref(), &plan, &record);
             return Err(error);
         }
-        let Some(signals) = signals else { return Ok(0) };
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
-        let code = foreground::wait(init, &signals, ptmx);
+        let Some(signals) = signals else {
+            notify::wait(notify, init);
+            return Ok(0);
+        };
+        let code = foreground::wait(init, &signals, ptmx, notify);
         if !run.keep {
             match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
                 Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
@@ -124,24 +131,21 @@ impl Runtime {
         cgroup::locate(self.cgroup_driver, cgroups_path, id)
     }
 
-    /// Before anything enters: a limit that cannot be had stops the container before it exists.
-    fn limit(&self, cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-        cgroup.apply(&plan.resources)?;
-        let rules = plan.resources.devices().as_deref().unwrap_or_default();
-        if self.rootless {
-            return permission::allow_devices_if_permitted(cgroup, rules);
-        }
-        cgroup.allow_devices(rules)
-    }
-
     /// From the bundle to a process that waits for the word to execute its program.
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
-        let bundle = Bundle::load(&options.bundle).at(Step::Plan)?;
-        let plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        let bundle = match &options.config {
+            Some(config) => Bundle::load_config(&options.bundle, config),
+            None => Bundle::load(&options.bundle),
+        }
+        .at(Step::Plan)?;
+        let mut plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
         if !geteuid().is_root() {
             plan.check_for_user().at(Step::Plan)?;
+        }
+        if options.notify_socket.is_some() {
+            notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
         }
         plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
@@ -157,7 +161,11 @@ impl Runtime {
         let location = self.locate(id, cgroups_path(&bundle), &plan).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
-        let cgroup = cgroup::open(&location);
+        let (first, late) = split_late(&plan.resources);
+        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
+            Ok(cgroup) => cgroup,
+            Err(error) => return Err(give_up(locked, error)),
+        };
         let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
             Ok(record) => record,
             Err(error) => return Err(give_up(locked, error)),
@@ -167,22 +175,37 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
-        // A cgroup that create refuses is somebody else's: not ours to remove.
         let explain = |error| permission::explain(error, cgroup.location());
-        if let Err(error) = cgroup.create().map_err(explain).at(Step::MakeCgroup) {
-            return Err(give_up(locked, error));
+        let limit = || limit(cgroup.as_ref(), &first, self.rootless).map_err(explain);
+        let around = cgroup.wants_process();
+        if !around {
+            // A cgroup that create refuses is somebody else's: not ours to remove.
+            if let Err(error) = cgroup.create().map_err(explain).at(Step::MakeCgroup) {
+                return Err(give_up(locked, error));
+            }
+            if let Err(error) = limit() {
+                let _reported_is_the_cause = cgroup.remove(deadline());
+                return Err(give_up(locked, error));
+            }
         }
-        if let Err(error) = self.limit(cgroup.as_ref(), &plan).map_err(explain).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(deadline());
-            return Err(give_up(locked, error));
-        }
+        // Stage 1 waits meanwhile: there is no moment without limits here either.
+        let place =
+            |stage1| cgroup.create_around(stage1).map_err(explain).at(Step::MakeCgroup).and_then(|()| limit());
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
         }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
         let (ours, stages) = terminal.split();
+        let mut notify = None;
         let built = (|| {
+            if let Some(host) = &options.notify_socket {
+                notify::prepare(&locked).at(Step::Mount)?;
+                // For create it is start that has the service manager's attention.
+                if matches!(waits, Waits::OnWire) {
+                    notify = Proxy::bind(&locked, host)?;
+                }
+            }
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
             if let Some(groups) = &rdt {
@@ -192,21 +215,29 @@ impl Runtime {
                 root.attach(&plan.rootfs).at(Step::AttachRoot)?;
             }
             let asked = Asked {
+                place: around.then_some(&place),
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
                 plan: Some(&plan),
                 listener: listener.as_ref(),
             };
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
+            let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
+            parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
-            announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-            Ok(ready)
+            let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
+            match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
+                Ok(()) => Ok(ready),
+                Err(error) => {
+                    ready.end();
+                    Err(error)
+                }
+            }
         });
         match announced {
             Ok(ready) => {
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
-                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours })
+                Ok(Made { locked, cgroup, plan, record, ready, terminal: ours, notify })
             }
             Err(error) => {
                 undo(locked, cgroup.as_ref(), &plan, &record);
@@ -266,6 +297,36 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
     })
 }
 
+/// Before anything enters: a limit that cannot be had stops the container before it exists.
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool) -> Result<()> {
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    let allow = || match rootless {
+        true => permission::allow_devices_if_permitted(cgroup, rules),
+        false => cgroup.allow_devices(rules),
+    };
+    cgroup.apply(resources).and_then(|()| allow()).at(Step::MakeCgroup)
+}
+
+/// The limits for before init is, and those for after. A limit of one process would keep stage 1, which is in the cgroup,
+/// from making init: it waits until stage 1 is gone. None for all other limits.
+fn split_late(resources: &LinuxResources) -> (Cow<'_, LinuxResources>, Option<LinuxResources>) {
+    const FILE: &str = "pids.max";
+    let field = resources.pids().filter(|pids| (0..=1).contains(&pids.limit()));
+    let mut unified = resources.unified().clone().unwrap_or_default();
+    let file = unified.remove(FILE).filter(|value| matches!(value.trim(), "0" | "1"));
+    if field.is_none() && file.is_none() {
+        return (Cow::Borrowed(resources), None);
+    }
+    let (mut first, mut late) = (resources.clone(), LinuxResources::default());
+    late.set_pids(*first.pids());
+    first.set_pids(None);
+    if let Some(limit) = resources.unified().as_ref().and_then(|unified| unified.get(FILE)) {
+        late.set_unified(Some([(FILE.to_owned(), limit.clone())].into()));
+        first.set_unified(Some(unified));
+    }
+    (Cow::Owned(first), Some(late))
+}
+
 /// Opens on the host what the stages need and must not open by name.
 fn inherit(
     plan: &Plan,
@@ -287,6 +348,7 @@ fn inherit(
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
@@ -326,4 +388,46 @@ fn end_child(pid: Pid) {
     // Fails when it has been reaped.
     let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     let _status = nix::sys::wait::waitpid(pid, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn split(resources: Value) -> Option<(Value, Value)> {
+        let (first, late) = split_late(&serde_json::from_value(resources).unwrap())?;
+        Some((serde_json::to_value(first).unwrap(), serde_json::to_value(late).unwrap()))
+    }
+
+    #[test]
+    fn limits_that_keep_init_from_being_made_wait_for_it() {
+        for resources in [
+            json!({}),
+            json!({"pids": {"limit": 2}}),
+            json!({"pids": {"limit": -1}, "unified": {"pids.max": "max", "memory.max": "1"}}),
+        ] {
+            assert_eq!(split(resources), None);
+        }
+        for (resources, first, late) in [
+            (
+                json!({"pids": {"limit": 0}, "cpu": {"idle": 1}}),
+                json!({"cpu": {"idle": 1}}),
+                json!({"pids": {"limit": 0}}),
+            ),
+            (
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1", "memory.max": "7"}}),
+                json!({"unified": {"memory.max": "7"}}),
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1"}}),
+            ),
+            (
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+                json!({"unified": {}}),
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+            ),
+        ] {
+            assert_eq!(split(resources), Some((first, late)));
+        }
+    }
 }

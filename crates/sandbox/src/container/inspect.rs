@@ -43,6 +43,14 @@ impl Runtime {
             .collect())
     }
 
+    /// The names of all containers under the root, sorted.
+    ///
+    /// # Errors
+    /// The root cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        self.store().names()
+    }
+
     /// The pids of the container on the host.
     ///
     /// # Errors

@@ -99,6 +99,18 @@ pub struct ProcessPlan {
 }
 
 impl ProcessPlan {
+    /// Gives a variable of the environment its value, whatever the configuration says.
+    ///
+    /// # Errors
+    /// A value with a NUL byte.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) -> Result<()> {
+        let variable = strings(name, &[format!("{name}={value}")])?;
+        let prefix = format!("{name}=");
+        self.env.retain(|known| !known.as_bytes().starts_with(prefix.as_bytes()));
+        self.env.extend(variable);
+        Ok(())
+    }
+
     /// From the configuration: `process`, and what `linux` says of every process of the container.
     ///
     /// # Errors

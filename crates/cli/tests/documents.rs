@@ -1,0 +1,93 @@
+//! Help, man pages, shell completion and docs/flags.md speak of the same flags: those of the definitions.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, Command};
+
+#[path = "../examples/documents.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main is not called here")]
+mod documents;
+
+/// A directory that goes away.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("tare-documents-{}", std::process::id()));
+        let _may_not_exist = fs::remove_dir_all(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn built() -> Command {
+    let mut tree = tare_cli::command_tree();
+    tree.build();
+    tree
+}
+
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| arg.get_long().is_some())
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{:?}: {error}", path.as_ref()))
+}
+
+/// The flag as roff writes it.
+fn in_roff(long: &str) -> String {
+    format!("\\-\\-{}\\fR", long.replace('-', "\\-"))
+}
+
+#[test]
+fn every_flag_is_in_help_man_page_and_completion() {
+    let scratch = Scratch::new();
+    documents::write(&scratch.0).unwrap();
+    let completions = ["tare.bash", "_tare", "tare.fish"].map(|name| read(scratch.0.join("completions").join(name)));
+    let [bash, zsh, fish] = &completions;
+    let tree = built();
+    let commands = std::iter::once((&tree, "tare".to_owned()))
+        .chain(tree.get_subcommands().map(|verb| (verb, format!("tare-{}", verb.get_name()))));
+    for (command, page) in commands {
+        let help = command.clone().render_long_help().to_string();
+        let man = read(scratch.0.join("man8").join(format!("{page}.8")));
+        assert!(man.contains(".SH NAME\n") && man.contains(".SH DESCRIPTION\n"), "{page}: {man}");
+        for flag in flags(command) {
+            let long = flag.get_long().unwrap();
+            let told = !flag.is_hide_set();
+            assert_eq!(
+                help.contains(&format!("--{long} ")) || help.contains(&format!("--{long}\n")),
+                told,
+                "{page} help --{long}"
+            );
+            assert_eq!(man.contains(&in_roff(long)), told, "{page}.8 --{long}");
+            if told {
+                assert!(flag.get_help().is_some(), "{page} --{long} has no text");
+                for (shell, text, needle) in [
+                    ("bash", bash, format!("--{long}")),
+                    ("zsh", zsh, format!("--{long}")),
+                    ("fish", fish, format!("-l {long}")),
+                ] {
+                    assert!(text.contains(&needle), "{shell} {page} --{long}");
+                }
+            }
+        }
+    }
+    // A verb's own completion, not only the flag of its name somewhere.
+    for verb in tree.get_subcommands() {
+        let name = verb.get_name();
+        let line = bash.lines().skip_while(|line| line.trim() != format!("tare__subcmd__{name})")).nth(1);
+        let opts = line.unwrap_or_else(|| panic!("{name}: no case in bash"));
+        for flag in flags(verb).filter(|flag| !flag.is_hide_set()) {
+            assert!(opts.contains(&format!("--{}", flag.get_long().unwrap())), "{name} {flag}: {opts}");
+        }
+    }
+}
