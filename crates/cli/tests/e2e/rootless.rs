@@ -4,6 +4,7 @@ mod cgroup;
 mod ids;
 mod nested;
 mod refusals;
+mod session;
 
 use std::fs;
 use std::io::Write;
@@ -291,4 +292,29 @@ fn the_runtime_is_out_of_reach_without_privileges_too() {
     let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(b"#!/evil"));
     let error = written.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
+}
+
+#[test]
+fn exec_enters_a_container_that_waits_for_start() {
+    let runtime = as_user();
+    let bundle = sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    assert_eq!(container.shell("id -u; cat /proc/1/comm | wc -l"), "0\n1");
+    container.start().ok();
+    container.is("running");
+}
+
+#[test]
+fn hooks_may_open_the_namespaces_of_the_container() {
+    let runtime = as_user();
+    let bundle = Bundle::new();
+    let file = bundle.path().join("namespaces");
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/ns/ipc /proc/$pid/ns/user > {}",
+        file.display()
+    );
+    let bundle = bundle.hook_script("createRuntime", &script).rootless(USER);
+    runtime.run(&bundle).ok();
+    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 2);
 }

@@ -40,7 +40,7 @@ pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str, resources: 
 }
 
 /// Whether anything but devices is to be limited.
-pub(super) fn asks_for_limits(resources: &LinuxResources) -> Result<bool> {
+fn asks_for_limits(resources: &LinuxResources) -> Result<bool> {
     // Any field has a file on cgroup v2, or is refused there.
     Ok(!limits(&usual(Version::V2, None, "any"), resources)?.is_empty())
 }

@@ -16,7 +16,7 @@ use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Birthplace, Ready};
-use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
+use crate::init::{ForStage1, ForStage2, Owner, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
 use crate::plan::Plan;
@@ -189,8 +189,7 @@ impl Runtime {
             }
         }
         // Stage 1 waits meanwhile: there is no moment without limits here either.
-        let place =
-            |stage1| cgroup.create_around(stage1).map_err(explain).at(Step::MakeCgroup).and_then(|()| limit());
+        let place = |stage1| cgroup.create_around(stage1).map_err(explain).at(Step::MakeCgroup).and_then(|()| limit());
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -351,7 +350,7 @@ fn inherit(
         placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
-    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
+    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone(), owner: Owner::own() }))
 }
 
 /// Writes down which process init is, and tells whoever asked.

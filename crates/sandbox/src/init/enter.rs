@@ -106,7 +106,7 @@ fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
     if let Err(error) = begun {
         stage_failed(&wire, error)
     }
-    match finish::become_process(&process, user_namespace, preserve_fds, None, wire) {
+    match finish::become_process(&process, user_namespace, preserve_fds, None, wire, || Ok(())) {
         Ok(prepared) => {
             let error = crate::Error::AtStep { step: Step::Exec, source: Box::new(prepared.execute(&process)) };
             prepared.fail(error)

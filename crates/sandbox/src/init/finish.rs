@@ -57,7 +57,8 @@ enum Listener {
     Starter(ExecFifo),
 }
 
-/// Becomes the process that the configuration describes, but for its program, and waits for the word.
+/// Becomes the process that the configuration describes, but for its program, and waits for the word. `let_in` is called
+/// when it is that process.
 ///
 /// # Errors
 /// What failed, with the wire to report it on.
@@ -67,6 +68,7 @@ pub fn become_process(
     preserve_fds: u32,
     mut fifo: Option<ExecFifo>,
     mut wire: StageEnd,
+    let_in: impl Fn() -> Result<()>,
 ) -> Result<Prepared, (StageEnd, Error)> {
     let mut ready = || {
         // After all that is executed for the container, but for the startContainer hooks, which are of it.
@@ -105,6 +107,7 @@ pub fn become_process(
             // The parent is needed for the descriptor, and at the word to start it may be gone.
             load_filter(filter, &wire)?;
         }
+        let_in()?;
         Ok((program, env, wire.ask(&FromStage::Ready)?))
     };
     match (ready(), fifo) {

@@ -36,8 +36,9 @@ pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
 
 /// Everything up to the word to start.
 fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
-    let ForStage2 { sources, console, fifo, cgroup } = inherited;
+    let ForStage2 { sources, console, fifo, cgroup, owner } = inherited;
     let built = (|| {
+        owner.let_in(plan)?;
         begin_session(plan.keyring.as_deref(), &plan.process.labels).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
@@ -65,7 +66,9 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
         return Err((wire, error));
     }
     let user_namespace = finish::UserNamespace::of(plan.namespaces.has(LinuxNamespaceType::User));
-    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire)
+    // Once more: it ends with a change of the user.
+    let let_in = || owner.let_in(plan);
+    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire, let_in)
 }
 
 /// A session of its own, and a session keyring unless the caller's is to be kept.
