@@ -15,7 +15,7 @@ use super::dir::is_cgroupfs;
 use super::outline::{Version, Write, usual, version, writes};
 use super::{Cgroup, Directory, Driver, Location};
 use crate::error::{CallContext, Context};
-use crate::{Error, Result};
+use crate::{Error, Result, userns};
 
 /// Whether an errno says that somebody else may, but not this user. EROFS is how a container sees its cgroups.
 fn is_denial(errno: Option<Errno>) -> bool {
@@ -97,13 +97,24 @@ pub fn allow_devices_if_permitted(cgroup: &dyn Cgroup, rules: &[LinuxDeviceCgrou
 
 /// The same error, with the remedy if it is that of a cgroup which this user may not make or limit.
 pub fn explain(error: Error, location: &Location) -> Error {
-    if is_denial(error.errno()) && error.hint().is_none() { error.hinted(remedy(version(location))) } else { error }
+    if error.hint().is_some() {
+        return error;
+    }
+    match error.errno() {
+        errno if is_denial(errno) => error.hinted(remedy(version(location))),
+        // What `limit::apply` says of a controller that nobody has handed down.
+        Some(Errno::ENOENT) if userns::is_rootless() && error.to_string().contains("is not available") => error.hinted(
+            "the controller is not delegated to you: as root, `systemctl edit user@.service`, [Service] \
+             Delegate=cpu cpuset io memory pids",
+        ),
+        _ => error,
+    }
 }
 
 fn remedy(version: Option<Version>) -> &'static str {
     if Path::new("/run/systemd/system").exists() && version == Some(Version::V2) {
-        return "run it in a cgroup of your own: systemd-run --user --scope -p Delegate=yes tare ..., or leave limits and \
-            linux.cgroupsPath out";
+        return "have your systemd make it: --systemd-cgroup; or run tare in a cgroup of yours: \
+                systemd-run --user --scope -p Delegate=yes tare ...; or leave limits and linux.cgroupsPath out";
     }
     "have root make a cgroup and chown it to you, with its cgroup.procs, and run tare in it; or leave limits and \
      linux.cgroupsPath out"

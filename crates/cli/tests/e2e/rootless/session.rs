@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tare_testkit::host::{self, CgroupMode};
-use tare_testkit::{Bundle, Runtime, known, skip};
+use tare_testkit::{Bundle, Runtime, skip};
 
+use super::advises;
 use crate::runtime;
 
 /// The user's number, in a session on cgroup2.
@@ -27,12 +28,9 @@ macro_rules! session {
     };
 }
 
-/// A process that is one of a delegated unit may make cgroups beside its own, once that is not the unit itself.
-fn in_a_cgroup_of_its_own() -> Runtime {
-    runtime().inside(
-        "unit=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); case $unit in */own) ;; *) unit=$unit/own ;; esac; \
-         mkdir -p $unit && echo $$ > $unit/cgroup.procs && exec \"$@\"",
-    )
+/// Commands in scopes of the user's systemd, as the hint advises: there the cgroups around are the user's.
+fn in_a_scope() -> Runtime {
+    runtime().inside("exec systemd-run --user --scope --quiet -p Delegate=yes -- \"$@\"")
 }
 
 fn limits() -> Value {
@@ -65,8 +63,7 @@ fn session_subordinate_ids_of_the_host() {
 #[test]
 fn session_limits_in_a_delegated_cgroup() {
     let uid = session!();
-    let runtime = in_a_cgroup_of_its_own();
-    known!(runtime, Crun: "asks systemd");
+    let runtime = in_a_scope();
     let bundle = Bundle::sleeper().rootless(uid).namespace("cgroup").set("/linux/resources", limits());
     let container = runtime.container(&bundle);
     container.up();
@@ -104,4 +101,26 @@ fn session_limits_by_the_users_systemd() {
     assert_eq!(fs::read_to_string(dir.join("pids.max")).unwrap(), "50\n");
     call(&["delete", "--force"]).ok();
     assert!(!dir.exists());
+}
+
+#[test]
+fn session_limits_without_a_scope_are_refused() {
+    let uid = session!();
+    let runtime = runtime();
+    let output = runtime.run(&Bundle::new().rootless(uid).set("/linux/resources", limits())).fails(&[]);
+    advises(&runtime, &output, "linux.resources.memory.limit: mkdir(\"/sys/fs/cgroup/user.slice/", "--systemd-cgroup");
+}
+
+#[test]
+fn session_a_controller_that_is_not_delegated_is_named() {
+    let uid = session!();
+    let user = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service");
+    if fs::read_to_string(format!("{user}/cgroup.controllers")).unwrap().contains("cpuset") {
+        skip!("cpuset is delegated");
+    }
+    let runtime = in_a_scope();
+    let bundle = Bundle::new().rootless(uid).set("/linux/resources", json!({"cpu": {"cpus": "0"}}));
+    let output = runtime.run(&bundle).fails(&[]);
+    let line = "linux.resources.cpu.cpus: controller \"cpuset\" is not available";
+    advises(&runtime, &output, line, "Delegate=cpu cpuset io memory pids");
 }
