@@ -22,9 +22,9 @@ impl Global {
     pub(crate) fn runtime(&self) -> Result<Runtime, String> {
         let cgroup_driver = self.cgroup_driver()?;
         let rootless = match self.rootless.as_str() {
-            "" | "auto" => userns::is_rootless(),
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+            "" | "auto" => None,
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
             other => return Err(format!("--rootless {other:?} is not true, false or auto")),
         };
         Ok(Runtime { root: self.root_dir()?, cgroup_driver, rootless })

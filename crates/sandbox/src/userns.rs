@@ -4,7 +4,7 @@ mod helper;
 mod subid;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -73,7 +73,10 @@ pub fn is_rootless() -> bool {
 /// Whether this process is in a user namespace other than the host's: not every id stands for itself. A kernel without
 /// user namespaces has no such file.
 pub fn is_inside() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
+    let mut map = [0; 128];
+    let read = File::open("/proc/self/uid_map").and_then(|mut file| file.read(&mut map));
+    // What does not fit is not that of the host.
+    read.is_ok_and(|length| !String::from_utf8_lossy(&map[..length]).split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Makes a user namespace with these maps in which no process stays: the file alone keeps it, and what is done with it.

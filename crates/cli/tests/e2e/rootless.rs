@@ -286,12 +286,12 @@ fn the_runtime_is_out_of_reach_without_privileges_too() {
     let exe = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(format!("/proc/{pid}/exe")).unwrap();
     container.delete_force().ok();
     wait_until("it has ended", || !host::is_alive(pid));
-    let (theirs, ours) = (exe.metadata().unwrap(), fs::metadata(env!("CARGO_BIN_EXE_tare")).unwrap());
-    assert_ne!((theirs.dev(), theirs.ino()), (ours.dev(), ours.ino()));
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&exe));
     let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(b"#!/evil"));
     let error = written.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}");
+    // Where the program is on a read-only file system anyway, no copy is made.
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    assert!(matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem), "{error}");
 }
 
 #[test]

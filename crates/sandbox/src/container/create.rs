@@ -27,7 +27,7 @@ use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, hook, rootfs, sys};
+use crate::{Error, Result, console, hook, rootfs, sys, userns};
 
 /// Where the master side of the container's terminal goes.
 pub(super) enum Terminal {
@@ -124,13 +124,6 @@ impl Runtime {
         code
     }
 
-    fn locate(&self, id: &str, cgroups_path: Option<&Path>, plan: &Plan) -> Result<cgroup::Location> {
-        if self.rootless {
-            return permission::locate(self.cgroup_driver, cgroups_path, id, &plan.resources);
-        }
-        cgroup::locate(self.cgroup_driver, cgroups_path, id)
-    }
-
     /// From the bundle to a process that waits for the word to execute its program.
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
@@ -158,7 +151,13 @@ impl Runtime {
             .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
             .transpose()
             .at(Step::Seccomp)?;
-        let location = self.locate(id, cgroups_path(&bundle), &plan).at(Step::MakeCgroup)?;
+        let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
+        let path = cgroups_path(&bundle);
+        let location = match rootless {
+            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
+            false => cgroup::locate(self.cgroup_driver, path, id),
+        };
+        let location = location.at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let (first, late) = split_late(&plan.resources);
@@ -176,7 +175,7 @@ impl Runtime {
             return Err(give_up(locked, error));
         }
         let explain = |error| permission::explain(error, cgroup.location());
-        let limit = || limit(cgroup.as_ref(), &first, self.rootless).map_err(explain);
+        let limit = || limit(cgroup.as_ref(), &first, rootless).map_err(explain);
         let around = cgroup.wants_process();
         if !around {
             // A cgroup that create refuses is somebody else's: not ours to remove.

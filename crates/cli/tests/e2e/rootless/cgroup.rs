@@ -225,7 +225,7 @@ fn may_be_told_and_forbidden() {
     run(&runtime, "--rootless=true").ok();
     run(&runtime, "--rootless=auto").ok();
     let output = run(&runtime, "--rootless=false").fails(&["ermission denied"]);
-    advises(&runtime, &output, "mkdir(\"/sys/fs/cgroup/", "chown");
+    advises(&runtime, &output, "mkdir(\"/sys/fs/cgroup/", "cgroupsPath out");
 }
 
 #[test]

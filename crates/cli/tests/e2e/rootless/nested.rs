@@ -35,7 +35,10 @@ const ALL: &[&str] = &[
 fn outer(runtime: &Runtime, inner: &Bundle, script: &str) -> Bundle {
     inner.write();
     // The pid in the id: whatever is left is told apart by the outer one's tag anyway.
-    let script = format!("set -e; r() {{ /runtime --root /run/inner \"$@\"; }}; cd /inner; {script}");
+    // Where the container has processes its cgroup2 passes no controllers on: they move aside, as every such container does.
+    let aside = "if [ -w /sys/fs/cgroup/cgroup.subtree_control ]; then mkdir /sys/fs/cgroup/own; \
+         echo $$ > /sys/fs/cgroup/own/cgroup.procs; fi";
+    let script = format!("set -e; {aside}; r() {{ /runtime --root /run/inner \"$@\"; }}; cd /inner; {script}");
     let program = match runtime.program() {
         path if path.is_absolute() => path.to_owned(),
         name => std::env::split_paths(&std::env::var_os("PATH").unwrap())
