@@ -406,7 +406,7 @@ fn what_stays_is_named() {
         std::fs::write(&state, "FROZEN").unwrap();
         let error = scratch.0.remove(Instant::now()).unwrap_err().to_string();
         std::fs::write(&state, "THAWED").unwrap();
-        let named = format!("is still in use: pid {} (state ", process.pid());
+        let named = format!("is still in use: pid {} \"sleep\" (state ", process.pid());
         assert!(error.contains(&named) && error.contains(", wchan "), "{error}");
     }
     for directory in &location.directories {
