@@ -26,7 +26,7 @@ test-vm: build ## the end-to-end tests in a Debian guest: cgroup v2 with every c
 	@hack/test-vm --suite $(SUITE)
 
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
-	@hack/setup busybox-static runc crun
+	@hack/setup busybox-static runc crun uidmap
 	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
 
 bench: build ## time tare beside runc and crun

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tare_sandbox::cgroup::Driver;
 use tare_sandbox::container::Runtime;
+use tare_sandbox::userns;
 use tare_spec::clean;
 
 use crate::args::Global;
@@ -20,12 +21,13 @@ impl Global {
     /// One line that names the flag.
     pub(crate) fn runtime(&self) -> Result<Runtime, String> {
         let cgroup_driver = self.cgroup_driver()?;
-        match self.rootless.as_str() {
-            "" | "auto" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE"
-            | "False" => {}
+        let rootless = match self.rootless.as_str() {
+            "" | "auto" => None,
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
             other => return Err(format!("--rootless {other:?} is not true, false or auto")),
-        }
-        Ok(Runtime { root: self.root_dir()?, cgroup_driver })
+        };
+        Ok(Runtime { root: self.root_dir()?, cgroup_driver, rootless })
     }
 
     /// Who makes cgroups.
@@ -72,9 +74,7 @@ fn is_user() -> bool {
     if std::env::var_os("USER").is_some_and(|user| user == "root") {
         return false;
     }
-    // Every id mapped to itself: not in a user namespace. A kernel without them has no such file.
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
+    userns::is_inside()
 }
 
 /// Makes a directory of the user's own. Sticky, so that what cleans old files out of XDG_RUNTIME_DIR leaves it alone

@@ -11,6 +11,7 @@ mod host;
 pub mod join;
 mod journal;
 pub mod outline;
+pub mod permission;
 mod removal;
 #[cfg(test)]
 mod scratch;
@@ -233,9 +234,17 @@ fn open_below(root: &Path, location: &Location) -> Box<dyn Cgroup> {
     }
     match location.directories.as_slice() {
         [] => Box::new(Disabled(location.clone())),
-        [only] if only.hierarchy.is_empty() => Box::new(v2::Manager::new(root, location, &only.path)),
+        [only] if only.hierarchy.is_empty() && !is_beside_v1(root, &only.path) => {
+            Box::new(v2::Manager::new(root, location, &only.path))
+        }
         _ => Box::new(v1::Manager::new(location)),
     }
+}
+
+/// Whether this directory of cgroup2 is all that a user may have on a hybrid host.
+fn is_beside_v1(root: &Path, path: &Path) -> bool {
+    // Where every distribution mounts it then. The name alone could be that of a cgroup.
+    path.starts_with(root.join("unified")) && !host::is_cgroup2(root)
 }
 
 /// Refuses a cgroup that was there before and is in use: its limits would become another container's.

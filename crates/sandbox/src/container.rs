@@ -32,6 +32,9 @@ pub struct Runtime {
     pub root: PathBuf,
     /// Who makes cgroups.
     pub cgroup_driver: Driver,
+    /// Whether a container goes without the cgroups that its user may not make, as long as it asks for nothing that takes
+    /// one: `--rootless`. None: if the caller is not root of the host.
+    pub rootless: Option<bool>,
 }
 
 /// How to create a container.

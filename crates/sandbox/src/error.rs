@@ -79,6 +79,11 @@ impl Error {
         Self::Call { call: call.into(), errno }
     }
 
+    /// The same error, with what to do about it.
+    pub fn hinted(self, hint: impl Into<String>) -> Self {
+        Self::Hinted { hint: hint.into(), source: Box::new(self) }
+    }
+
     /// The errno at the root of the chain, if a call was refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -54,6 +54,7 @@ pub mod enter;
 pub mod fifo;
 pub mod finish;
 pub mod parent;
+mod rootless;
 pub mod stage1;
 pub mod stage2;
 pub mod wire;
@@ -104,6 +105,37 @@ pub struct ForStage2 {
     pub fifo: Option<fifo::ExecFifo>,
     /// The container's cgroup directories, for the cgroup mount.
     pub cgroup: crate::cgroup::Location,
+    /// Whose container it is.
+    pub owner: Owner,
+}
+
+/// Who runs the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Root, of the host or of a user namespace: it looks into every process.
+    Root,
+    /// Another user: the directory in /proc of a process that is not dumpable is closed to it, its own hooks could not open
+    /// the container's namespaces, nor could `exec` enter one that waits for `start`.
+    User,
+}
+
+impl Owner {
+    /// The caller.
+    pub fn own() -> Self {
+        if nix::unistd::geteuid().is_root() { Self::Root } else { Self::User }
+    }
+
+    /// Opens init's directory in /proc to a user. No process of the container sees it, as there is none in a new pid
+    /// namespace before the program runs but those that the user has put there.
+    ///
+    /// # Errors
+    /// The call that failed.
+    fn let_in(self, plan: &crate::plan::Plan) -> Result<()> {
+        if self == Self::User && plan.namespaces.makes(oci_spec::runtime::LinuxNamespaceType::Pid) {
+            nix::sys::prctl::set_dumpable(true).call(|| "prctl(PR_SET_DUMPABLE)").at(Step::Session)?;
+        }
+        Ok(())
+    }
 }
 
 impl ForStage1 {

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod console;
 pub mod container;
 pub mod error;
+mod family;
 pub mod foreground;
 pub mod hook;
 pub mod init;

@@ -44,7 +44,7 @@ pub(crate) fn plan(plan: &mut Plan, state_dir: &Path) -> Result<()> {
         .set_typ(Some("bind".into()))
         .set_source(Some(state_dir.join(DIRECTORY)))
         .set_options(Some(["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec()));
-    plan.mounts.extend(plan_mounts(&[mount], &plan.hook_state.bundle)?);
+    plan.mounts.extend(plan_mounts(&[mount], &plan.hook_state.bundle, &plan.id_mappings)?);
     plan.process.set_env("NOTIFY_SOCKET", &format!("{IN_CONTAINER}/{SOCKET}"))
 }
 

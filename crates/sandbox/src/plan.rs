@@ -247,6 +247,18 @@ impl Plan {
         (host != 0).then_some(host)
     }
 
+    /// What holds for a container of a user other than root.
+    ///
+    /// # Errors
+    /// No user namespace: everything else takes privileges.
+    pub fn check_for_user(&self) -> Result<()> {
+        if self.namespaces.has(LinuxNamespaceType::User) {
+            return Ok(());
+        }
+        let error = Error::Refused("linux.namespaces: rootless container requires user namespaces".into());
+        Err(error.hinted("`tare spec --rootless` writes a configuration that has one"))
+    }
+
     fn check(&self) -> Result<()> {
         let makes_user = self.namespaces.makes(LinuxNamespaceType::User);
         if makes_user && (self.id_mappings.uid.is_empty() || self.id_mappings.gid.is_empty()) {

@@ -148,14 +148,15 @@ impl Store {
                     .recursive(true)
                     .mode(0o711)
                     .create(&self.root)
-                    .call(|| format!("mkdir({:?})", self.root))?;
+                    .call(|| format!("mkdir({:?})", self.root))
+                    .map_err(explain)?;
                 mkdirat(nix::fcntl::AT_FDCWD, &path, mode)
             }
             made => made,
         }
         .map_err(|errno| match errno {
             Errno::EEXIST => Error::AlreadyExists,
-            errno => Error::call(format!("mkdir({path:?})"), errno),
+            errno => explain(Error::call(format!("mkdir({path:?})"), errno)),
         })?;
         match self.open(id).and_then(|entry| entry.lock(Instant::now())) {
             Ok(locked) => Ok(locked),
@@ -197,6 +198,16 @@ impl Store {
         }
         names.sort_unstable();
         Ok(names)
+    }
+}
+
+/// What a user can do whose state directory would be root's.
+fn explain(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
+            error.hinted("set XDG_RUNTIME_DIR, or give --root a directory of your own")
+        }
+        _ => error,
     }
 }
 

@@ -189,6 +189,31 @@ impl Bundle {
         self.dir.join("rootfs")
     }
 
+    /// Gives the bundle to a user, links and all; not the programs, which other bundles share. Anything that is added to
+    /// it later is root's.
+    pub fn owned_by(self, uid: u32) -> Self {
+        give(self.path(), uid);
+        self
+    }
+
+    /// Makes the configuration one for a user without privileges, as `spec --rootless` does: a user namespace in which
+    /// that user is root.
+    pub fn rootless(self, uid: u32) -> Self {
+        let namespaced = self.user_namespace(uid, 1).without_namespace("network").remove("/linux", "resources");
+        let bundle = namespaced.edit(|config| {
+            for mount in config["mounts"].as_array_mut().unwrap() {
+                if mount["destination"] == "/sys" {
+                    let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+                    *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": options});
+                }
+                if let Some(options) = mount["options"].as_array_mut() {
+                    options.retain(|option| option != "gid=5");
+                }
+            }
+        });
+        bundle.owned_by(uid)
+    }
+
     /// A copy of the configuration as it is now.
     pub fn config(&self) -> Value {
         self.config.clone()
@@ -211,6 +236,17 @@ impl Bundle {
 
     fn push(self, pointer: &str, value: Value) -> Self {
         self.edit(|config| config.pointer_mut(pointer).unwrap().as_array_mut().unwrap().push(value))
+    }
+}
+
+fn give(path: &Path, uid: u32) {
+    use std::os::unix::fs::{MetadataExt, lchown};
+    let metadata = fs::symlink_metadata(path).unwrap();
+    if metadata.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), uid));
+    }
+    if metadata.is_dir() || metadata.nlink() == 1 {
+        lchown(path, Some(uid), Some(uid)).unwrap();
     }
 }
 

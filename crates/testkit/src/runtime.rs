@@ -39,6 +39,11 @@ pub struct Runtime {
     tag: String,
     cgroup2: bool,
     systemd: bool,
+    user: Option<u32>,
+    /// What goes around each command, as root: see [`Invocation::through_shell`].
+    around: Vec<String>,
+    /// The same with the user's rights.
+    inside: Vec<String>,
     leaves: bool,
 }
 
@@ -68,6 +73,9 @@ impl Runtime {
             tag,
             cgroup2: false,
             systemd: systemd_driver(),
+            user: None,
+            around: Vec::new(),
+            inside: Vec::new(),
             leaves: false,
         }
     }
@@ -82,6 +90,30 @@ impl Runtime {
     #[must_use]
     pub fn on_cgroup2(mut self) -> Self {
         self.cgroup2 = true;
+        self
+    }
+
+    /// The same, run by an ordinary user: no privileges, no groups, nothing in the environment that is root's. Bundles
+    /// have to be that user's too, see [`Bundle::owned_by`].
+    #[must_use]
+    pub fn as_user(mut self, uid: u32) -> Self {
+        std::os::unix::fs::chown(self.dir.path(), Some(uid), Some(uid)).unwrap();
+        self.user = Some(uid);
+        self
+    }
+
+    /// The same, with each command run by a shell script as its `"$@"`, as root, before the user's rights are all that
+    /// is left.
+    #[must_use]
+    pub fn around(mut self, script: impl Into<String>) -> Self {
+        self.around.push(script.into());
+        self
+    }
+
+    /// As [`Runtime::around`], with the user's rights.
+    #[must_use]
+    pub fn inside(mut self, script: impl Into<String>) -> Self {
+        self.inside.push(script.into());
         self
     }
 
@@ -150,14 +182,20 @@ impl Runtime {
 
     /// The runtime's command line without `--root`.
     pub fn bare(&self) -> Invocation {
-        let invocation = Invocation::new(&self.program, &self.dir).env("TARE_TEST_TAG", &self.tag);
-        if self.cgroup2 {
-            invocation.through_shell(CGROUP2_SCRIPT)
-        } else if self.kind == Kind::Crun && host::cgroup_mode() == host::CgroupMode::Hybrid {
-            invocation.through_shell(V1_SCRIPT)
-        } else {
-            invocation
+        let mut invocation = Invocation::new(&self.program, &self.dir).env("TARE_TEST_TAG", &self.tag);
+        invocation = self.inside.iter().fold(invocation, |invocation, script| invocation.through_shell(script));
+        if let Some(uid) = self.user {
+            // The innermost: what is around it is root's.
+            let drop = format!("exec setpriv --reuid {uid} --regid {uid} --clear-groups -- \"$@\"");
+            // Empty is unset.
+            invocation = invocation.through_shell(&drop).env("XDG_RUNTIME_DIR", "");
         }
+        if self.cgroup2 {
+            invocation = invocation.through_shell(CGROUP2_SCRIPT);
+        } else if self.kind == Kind::Crun && host::cgroup_mode() == host::CgroupMode::Hybrid {
+            invocation = invocation.through_shell(V1_SCRIPT);
+        }
+        self.around.iter().fold(invocation, |invocation, script| invocation.through_shell(script))
     }
 
     /// A container of this runtime; nothing is created yet.

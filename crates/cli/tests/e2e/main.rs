@@ -32,6 +32,7 @@ mod pod;
 mod process;
 mod random;
 mod rootfs;
+mod rootless;
 mod schema;
 mod seccomp;
 mod seccomp_arch;

@@ -215,11 +215,16 @@ impl Drop for Made {
 }
 
 fn require_cgroupfs(path: &Path) -> Result<()> {
-    let kind = statfs(path).call(|| format!("statfs({path:?})"))?.filesystem_type();
-    if kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC {
+    if is_cgroupfs(path) {
         return Ok(());
     }
     Err(Error::Refused(format!("{path:?} is not on a cgroup file system")))
+}
+
+/// Whether `path` is there and on a cgroup file system.
+pub(super) fn is_cgroupfs(path: &Path) -> bool {
+    let kind = statfs(path).map(|found| found.filesystem_type());
+    kind.is_ok_and(|kind| kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC)
 }
 
 #[cfg(test)]

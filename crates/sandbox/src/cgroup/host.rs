@@ -46,7 +46,9 @@ pub(super) fn locate(root: &Path, cgroups_path: Option<&Path>, id: &str) -> Resu
     let place = if wanted.is_absolute() { Place::FromRoot(&inner) } else { Place::FromOwn(&inner) };
     let kind = statfs(root).call(|| format!("statfs({root:?})"))?.filesystem_type();
     let directories = if kind == CGROUP2_SUPER_MAGIC {
-        vec![place_v2(root, place, || own_cgroups().map(|own| own.into_iter().find(|own| own.hierarchy.is_empty())))?]
+        let own =
+            || own_cgroups()?.into_iter().find(|own| own.hierarchy.is_empty()).map(|own| seen(root, own)).transpose();
+        vec![place_v2(root, place, own)?]
     } else {
         let own = own_cgroups()?;
         let mut mounts = mounts(root, own.len())?;
@@ -61,7 +63,7 @@ pub(super) fn locate(root: &Path, cgroups_path: Option<&Path>, id: &str) -> Resu
     Ok(Location { driver: Driver::Cgroupfs, directories, unit: None })
 }
 
-fn is_cgroup2(point: &Path) -> bool {
+pub(super) fn is_cgroup2(point: &Path) -> bool {
     statfs(point).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
@@ -85,6 +87,17 @@ fn clean(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+/// Our own cgroup as the mount at `root` shows it. In a container without a cgroup namespace that is mounted from somewhere
+/// below the hierarchy's root, and the path would lead nowhere.
+fn seen(root: &Path, own: Own) -> Result<Own> {
+    if root.join(clean(&own.path)).exists() {
+        return Ok(own);
+    }
+    let mounts = mounts(root, 1)?;
+    let path = mounts.iter().find(|mount| mount.options.is_none()).map(|mount| mount.relative(&own.path));
+    Ok(Own { path: path.unwrap_or_default(), ..own })
 }
 
 fn place_v2(root: &Path, place: Place<'_>, own: impl FnOnce() -> Result<Option<Own>>) -> Result<Directory> {

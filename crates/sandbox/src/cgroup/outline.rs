@@ -48,7 +48,9 @@ pub struct Write {
 pub fn version(location: &Location) -> Option<Version> {
     match location.directories.as_slice() {
         [] => None,
-        [only] if only.hierarchy.is_empty() => Some(Version::V2),
+        [only] if only.hierarchy.is_empty() && !super::is_beside_v1(Path::new(host::ROOT), &only.path) => {
+            Some(Version::V2)
+        }
         _ => Some(Version::V1),
     }
 }

@@ -73,7 +73,10 @@ impl Manager {
         for ancestor in ancestors {
             let ancestor = Dir::new(&self.root.join(ancestor));
             let missing = lacking(&ancestor.read("cgroup.controllers")?, &ancestor.read("cgroup.subtree_control")?);
-            if missing.is_empty() || ancestor.try_write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
+            if missing.is_empty() || is_inhabited(&ancestor) {
+                continue;
+            }
+            if ancestor.try_write("cgroup.subtree_control", &missing.join(" ")).is_ok() {
                 continue;
             }
             // All or none is what the kernel did: find out which ones can be had.
@@ -85,6 +88,14 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// Whether processes are in the cgroup itself, and it is not the root of all. Most controllers it cannot pass on then (EBUSY);
+/// some it could, and would become the root of a threaded subtree, in which no process is born (EOPNOTSUPP). So are
+/// containers in containers.
+fn is_inhabited(dir: &Dir) -> bool {
+    // The root of all has no type.
+    dir.try_read("cgroup.procs").is_ok_and(|procs| !procs.is_empty()) && dir.try_read("cgroup.type").is_ok()
 }
 
 /// The words of `all` that `here` lacks, as `cgroup.subtree_control` takes them: `+memory`.

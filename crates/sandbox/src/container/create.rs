@@ -6,17 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tare_spec::Bundle;
 
 use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Birthplace, Ready};
-use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
+use crate::init::{ForStage1, ForStage2, Owner, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
 use crate::plan::Plan;
@@ -27,7 +27,7 @@ use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, hook, rootfs, sys};
+use crate::{Error, Result, console, hook, rootfs, sys, userns};
 
 /// Where the master side of the container's terminal goes.
 pub(super) enum Terminal {
@@ -134,6 +134,9 @@ impl Runtime {
         }
         .at(Step::Plan)?;
         let mut plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
+        if !geteuid().is_root() {
+            plan.check_for_user().at(Step::Plan)?;
+        }
         if options.notify_socket.is_some() {
             notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
         }
@@ -148,7 +151,13 @@ impl Runtime {
             .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
             .transpose()
             .at(Step::Seccomp)?;
-        let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
+        let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
+        let path = cgroups_path(&bundle);
+        let location = match rootless {
+            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
+            false => cgroup::locate(self.cgroup_driver, path, id),
+        };
+        let location = location.at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let (first, late) = split_late(&plan.resources);
@@ -165,24 +174,21 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
+        let explain = |error| permission::explain(error, cgroup.location());
+        let limit = || limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner).map_err(explain);
         let around = cgroup.wants_process();
         if !around {
             // A cgroup that create refuses is somebody else's: not ours to remove.
-            if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+            if let Err(error) = cgroup.create().map_err(explain).at(Step::MakeCgroup) {
                 return Err(give_up(locked, error));
             }
-            if let Err(error) = limit(cgroup.as_ref(), &first, plan.cgroup_owner) {
+            if let Err(error) = limit() {
                 let _reported_is_the_cause = cgroup.remove(deadline());
                 return Err(give_up(locked, error));
             }
         }
         // Stage 1 waits meanwhile: there is no moment without limits here either.
-        let place = |stage1| {
-            cgroup
-                .create_around(stage1)
-                .at(Step::MakeCgroup)
-                .and_then(|()| limit(cgroup.as_ref(), &first, plan.cgroup_owner))
-        };
+        let place = |stage1| cgroup.create_around(stage1).map_err(explain).at(Step::MakeCgroup).and_then(|()| limit());
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -217,6 +223,8 @@ impl Runtime {
             parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
+            // Without a cgroup nothing was limited before either.
+            let late = late.filter(|_| !cgroup.location().directories.is_empty());
             let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
             match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
                 Ok(()) => Ok(ready),
@@ -291,10 +299,15 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
 /// And then the container's user may have what is left: `owner` is a uid of the host.
-fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, owner: Option<u32>) -> Result<()> {
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool, owner: Option<u32>) -> Result<()> {
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    let allow = || match rootless {
+        true => permission::allow_devices_if_permitted(cgroup, rules),
+        false => cgroup.allow_devices(rules),
+    };
     cgroup
         .apply(resources)
-        .and_then(|()| cgroup.allow_devices(resources.devices().as_deref().unwrap_or_default()))
+        .and_then(|()| allow())
         .and_then(|()| owner.map_or(Ok(()), |uid| cgroup::delegate(cgroup.location(), uid)))
         .at(Step::MakeCgroup)
 }
@@ -343,7 +356,7 @@ fn inherit(
         placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
-    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
+    Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone(), owner: Owner::own() }))
 }
 
 /// Writes down which process init is, and tells whoever asked.

@@ -56,8 +56,15 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotExist`].
     pub fn ps(&self, id: &str) -> Result<Vec<i32>> {
-        let record = self.store().open(id)?.record()?.ok_or(Error::NotExist)?;
-        Ok(cgroup::open(&record.cgroup).pids()?.iter().map(|pid| pid.as_raw()).collect())
+        let entry = self.store().open(id)?;
+        let record = entry.record()?.ok_or(Error::NotExist)?;
+        if !record.cgroup.directories.is_empty() {
+            return Ok(cgroup::open(&record.cgroup).pids()?.iter().map(|pid| pid.as_raw()).collect());
+        }
+        match entry.init()? {
+            Some(init) if init.is_alive()? => crate::family::of(init.pid),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// The name of the user whose directory the container's state is, from the host's `/etc/passwd`; empty if it has none.

@@ -73,7 +73,7 @@ pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd) -> ! {
 fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
     let kept = entry.entrances.iter().chain(&entry.root).chain([&entry.init]).chain(&newcomer.console).map(AsFd::as_fd);
     close_the_parents(newcomer.preserve_fds, wire, kept.chain(entry.procfs.iter().map(AsFd::as_fd)))?;
-    begin(&newcomer.process, entry.procfs.as_ref(), &entry.entrances)?;
+    begin(&newcomer.process, entry.procfs.as_ref(), &entry.entrances, wire)?;
     if let Some(warning) = newcomer.process.exec_affinity.finish().at(Step::EnterCgroup)? {
         wire.send(&FromStage::Warning(warning))?;
     }
@@ -106,7 +106,7 @@ fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
     if let Err(error) = begun {
         stage_failed(&wire, error)
     }
-    match finish::become_process(&process, user_namespace, preserve_fds, None, wire) {
+    match finish::become_process(&process, user_namespace, preserve_fds, None, wire, || Ok(())) {
         Ok(prepared) => {
             let error = crate::Error::AtStep { step: Step::Exec, source: Box::new(prepared.execute(&process)) };
             prepared.fail(error)

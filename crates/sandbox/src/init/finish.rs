@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
-use nix::unistd::{Pid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
 
 use super::fifo::ExecFifo;
 use super::stage_failed;
@@ -57,7 +57,8 @@ enum Listener {
     Starter(ExecFifo),
 }
 
-/// Becomes the process that the configuration describes, but for its program, and waits for the word.
+/// Becomes the process that the configuration describes, but for its program, and waits for the word. `let_in` is called
+/// when it is that process.
 ///
 /// # Errors
 /// What failed, with the wire to report it on.
@@ -67,6 +68,7 @@ pub fn become_process(
     preserve_fds: u32,
     mut fifo: Option<ExecFifo>,
     mut wire: StageEnd,
+    let_in: impl Fn() -> Result<()>,
 ) -> Result<Prepared, (StageEnd, Error)> {
     let mut ready = || {
         // After all that is executed for the container, but for the startContainer hooks, which are of it.
@@ -105,6 +107,7 @@ pub fn become_process(
             // The parent is needed for the descriptor, and at the word to start it may be gone.
             load_filter(filter, &wire)?;
         }
+        let_in()?;
         Ok((program, env, wire.ask(&FromStage::Ready)?))
     };
     match (ready(), fifo) {
@@ -196,14 +199,12 @@ fn become_user(
     // While CAP_SETPCAP is in force.
     process.capabilities.limit_bounding()?;
     nix::sys::prctl::set_keepcaps(true).call(|| "prctl(PR_SET_KEEPCAPS)")?;
-    setgroups(&process.additional_gids)
-        .call(|| format!("setgroups({:?})", process.additional_gids))
-        .during(|| "process.user.additionalGids")?;
+    set_groups(&process.additional_gids).during(|| "process.user.additionalGids")?;
     setresgid(process.gid, process.gid, process.gid)
-        .call(|| format!("setresgid({})", process.gid))
+        .map_err(|errno| unmapped(format!("setresgid({})", process.gid), errno))
         .during(|| "process.user.gid")?;
     setresuid(process.uid, process.uid, process.uid)
-        .call(|| format!("setresuid({})", process.uid))
+        .map_err(|errno| unmapped(format!("setresuid({})", process.uid), errno))
         .during(|| "process.user.uid")?;
     match entered {
         // On a network file system the user may enter what root may not.
@@ -227,6 +228,29 @@ fn become_user(
         nix::sys::prctl::set_no_new_privs().call(|| "prctl(PR_SET_NO_NEW_PRIVS)")?;
     }
     Ok((find()?, warning))
+}
+
+/// Replaces the supplementary groups.
+///
+/// Where only the caller's own group is mapped, nobody may: the caller's groups stay then, as nobody's. That is an error
+/// only for who wants others.
+fn set_groups(gids: &[Gid]) -> Result<()> {
+    match setgroups(gids) {
+        Err(Errno::EPERM) if gids.is_empty() => Ok(()),
+        Err(Errno::EPERM) => {
+            let error = Error::call(format!("setgroups({gids:?})"), Errno::EPERM);
+            Err(error.hinted("map more than your own group in linux.gidMappings: newgidmap(1) and /etc/subgid"))
+        }
+        set => set.map_err(|errno| unmapped(format!("setgroups({gids:?})"), errno)),
+    }
+}
+
+/// The error of a call that takes an id: EINVAL means one that is nobody's in this user namespace.
+fn unmapped(call: String, errno: Errno) -> Error {
+    match errno {
+        Errno::EINVAL => Error::call(format!("{call}: not mapped in the container's user namespace"), errno),
+        _ => Error::call(call, errno),
+    }
 }
 
 /// Refuses a working directory outside the root: CVE-2024-21626, where a leaked descriptor led to the host.

@@ -1,26 +1,24 @@
 //! The runtime's own part: forks stage 1, answers what the stages ask, and cleans up after them when they fail.
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxIdMapping;
 
 use super::finish;
 use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
+use crate::plan::Plan;
 use crate::plan::process::{Rlimit, Scheduling};
-use crate::plan::{IdMappings, Plan};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::thread::SingleThreaded;
+use crate::userns::{write_maps, write_once};
 use crate::{Error, Result, hook, net_device};
 
 /// A container whose init is ready to execute its program, and waits for a word.
@@ -184,7 +182,7 @@ impl Build<'_> {
     /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
     fn map_ids(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
-        write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
+        write_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
     fn place(&self) -> Result<()> {
@@ -296,29 +294,4 @@ impl Ready {
             devices.give_back();
         }
     }
-}
-
-/// Writes the id maps of the user namespace that `pid` is in. `of` goes before the name of the field in an error.
-///
-/// # Errors
-/// The kind of mapping, and what the kernel says to it.
-pub(crate) fn write_id_maps(pid: Pid, maps: &IdMappings, of: &str) -> Result<()> {
-    for (file, field, mappings) in [("uid_map", "uidMappings", &maps.uid), ("gid_map", "gidMappings", &maps.gid)] {
-        let lines: String = mappings.iter().map(id_map_line).collect();
-        write_once(&format!("/proc/{pid}/{file}"), lines.as_bytes()).during(|| format!("{of}{field}"))?;
-    }
-    Ok(())
-}
-
-fn id_map_line(mapping: &LinuxIdMapping) -> String {
-    format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size())
-}
-
-/// Opens and writes in one call each: these files take one write. On the host, whose /proc no container can change.
-fn write_once(path: &str, text: &[u8]) -> Result<()> {
-    File::options()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text))
-        .call(|| format!("write({path:?}, {:?})", String::from_utf8_lossy(text)))
 }

@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, Uid, setresgid, setresuid, write};
 use oci_spec::runtime::LinuxNamespaceType;
@@ -20,7 +21,7 @@ use crate::procfs::Procfs;
 use crate::step::Step;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
-use crate::{Result, affinity};
+use crate::{Result, affinity, userns};
 
 /// Runs stage 1, and in its child stage 2.
 pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
@@ -40,14 +41,13 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Resu
     if own.placement == Placement::Asks {
         wire.ask(&FromStage::Place)?;
     }
-    begin(&plan.process, own.procfs.as_ref(), &own.entrances)?;
+    begin(&plan.process, own.procfs.as_ref(), &own.entrances, wire)?;
     if let Some(warning) = affinity::reset() {
         wire.send(&FromStage::Warning(warning))?;
     }
     join_namespaces(plan, &own.joined).at(Step::JoinNamespaces)?;
     if plan.namespaces.makes(LinuxNamespaceType::User) {
-        unshare(CloneFlags::CLONE_NEWUSER).call(|| "unshare(CLONE_NEWUSER)").at(Step::MapIds)?;
-        wire.ask(&FromStage::MapIds)?;
+        make_user_namespace(wire).at(Step::MapIds)?;
     }
     if plan.namespaces.has(LinuxNamespaceType::User) {
         become_root().at(Step::MapIds)?;
@@ -66,16 +66,48 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Resu
     clone3(proof, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
 }
 
+/// A new user namespace, with the id maps that the parent writes.
+fn make_user_namespace(wire: &StageEnd) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| userns::refused("unshare(CLONE_NEWUSER)", errno))?;
+    if Uid::effective().is_root() {
+        return wire.ask(&FromStage::MapIds).map(drop);
+    }
+    // The files of a process that is not dumpable are root's: its own user could not write them, and newuidmap(1) would
+    // take it for somebody else's. Nothing of the container sees this process: pid namespaces are for its child.
+    let dumpable = |on| nix::sys::prctl::set_dumpable(on).call(|| "prctl(PR_SET_DUMPABLE)");
+    dumpable(true)?;
+    let mapped = wire.ask(&FromStage::MapIds);
+    dumpable(false)?;
+    mapped.map(drop)
+}
+
 /// What comes before the first namespace, for create and exec alike.
-pub(super) fn begin(process: &ProcessPlan, procfs: Option<&Procfs>, entrances: &[OwnedFd]) -> Result<()> {
+pub(super) fn begin(
+    process: &ProcessPlan,
+    procfs: Option<&Procfs>,
+    entrances: &[OwnedFd],
+    wire: &StageEnd,
+) -> Result<()> {
+    if let (Some(adjustment), Some(procfs)) = (process.oom_score_adj, procfs) {
+        // While we are dumpable: the file would be root's after.
+        adjust_oom_score(adjustment, procfs, wire).at(Step::Session)?;
+    }
     // From the first namespace of the container on its processes could trace us (CVE-2016-9962). Only a process that is
     // not dumpable is out of their reach.
     nix::sys::prctl::set_dumpable(false).call(|| "prctl(PR_SET_DUMPABLE)")?;
-    if let (Some(adjustment), Some(procfs)) = (process.oom_score_adj, procfs) {
-        let path = format!("{}/oom_score_adj", nix::unistd::getpid());
-        procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj").at(Step::Session)?;
-    }
     enter_cgroups(entrances).at(Step::EnterCgroup)
+}
+
+/// `process.oomScoreAdj`. Who has no privilege may raise it, not lower it below where it was: without a warning each
+/// container of such a user would fail whose engine runs at a higher value.
+fn adjust_oom_score(adjustment: i32, procfs: &Procfs, wire: &StageEnd) -> Result<()> {
+    let path = format!("{}/oom_score_adj", nix::unistd::getpid());
+    match procfs.write(&path, adjustment.to_string().as_bytes()).during(|| "process.oomScoreAdj") {
+        Err(error) if error.errno() == Some(Errno::EACCES) && userns::is_rootless() => {
+            wire.send(&FromStage::Warning(error.to_string()))
+        }
+        done => done,
+    }
 }
 
 /// Enters the v1 hierarchies: `0` stands for the writer.

@@ -12,7 +12,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::finish::{self, Prepared};
 use super::wire::{FromStage, StageEnd};
-use super::{ForStage2, stage_failed};
+use super::{ForStage2, rootless, stage_failed};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::label::Labels;
@@ -36,8 +36,9 @@ pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
 
 /// Everything up to the word to start.
 fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared, (StageEnd, Error)> {
-    let ForStage2 { sources, console, fifo, cgroup } = inherited;
+    let ForStage2 { sources, console, fifo, cgroup, owner } = inherited;
     let built = (|| {
+        owner.let_in(plan)?;
         begin_session(plan.keyring.as_deref(), &plan.process.labels).at(Step::Session)?;
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
@@ -65,7 +66,9 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
         return Err((wire, error));
     }
     let user_namespace = finish::UserNamespace::of(plan.namespaces.has(LinuxNamespaceType::User));
-    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire)
+    // Once more: it ends with a change of the user.
+    let let_in = || owner.let_in(plan);
+    finish::become_process(&plan.process, user_namespace, plan.preserve_fds, fifo, wire, let_in)
 }
 
 /// A session of its own, and a session keyring unless the caller's is to be kept.
@@ -76,6 +79,10 @@ pub(super) fn begin_session(keyring: Option<&str>, labels: &Labels) -> Result<()
     labels.with_key_label(|| match sys::keyring::join_session_keyring(&name) {
         // A kernel without keyrings, or a filter around us: nothing of the caller's is shared then either way.
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) => Ok(()),
+        Err(errno @ nix::errno::Errno::EDQUOT) => {
+            let error = Error::call(format!("keyctl(JOIN_SESSION_KEYRING, {name:?})"), errno);
+            Err(error.hinted("the user has no keys left: sysctl kernel.keys.maxkeys, or --no-new-keyring"))
+        }
         joined => joined.call(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})")),
     })
 }
@@ -96,7 +103,8 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
         if plan.namespaces.has(LinuxNamespaceType::Mount) { MountNamespace::New } else { MountNamespace::Inherited };
     // For mount points that have to be made: the caller's mask is not the container's.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace).at(Step::AttachRoot)?;
+    let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace);
+    let root = root.map_err(|error| rootless::explain_attach(plan, error)).at(Step::AttachRoot)?;
     let env = MountEnv {
         cgroup: &cgroup.directories,
         cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
@@ -108,7 +116,8 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     };
     let mut sources = sources.into_iter();
     for mount in &plan.mounts {
-        root.mount(mount, sources.next().flatten(), &env).at(Step::Mount)?;
+        let mounted = root.mount(mount, sources.next().flatten(), &env);
+        mounted.map_err(|error| rootless::explain_mount(plan, mount, error)).at(Step::Mount)?;
     }
     // mknod(2) takes a privilege over the initial user namespace.
     let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };

@@ -51,11 +51,18 @@ fn mount_v2(root: &Root, plan: &MountPlan, data: &[OsString], env: &MountEnv<'_>
         cgroup2.data = data.to_vec();
         match (fs::attach(root, plan, &cgroup2, fs::set_of(plan), None, &target), own) {
             // A user namespace that does not own the cgroup namespace may not mount, but may bind.
-            (Err(error), Some(_)) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {}
+            (Err(error), _) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {}
             (done, _) => return done,
         }
     }
-    let Some(own) = own else { return Ok(()) };
+    let Some(own) = own else {
+        // No cgroup of its own, and of the host's some may be its user's: never to be written (CVE-2023-25809).
+        let mut read_only = plan.clone();
+        read_only.attrs.set |= MOUNT_ATTR_RDONLY;
+        read_only.attrs.clear &= !MOUNT_ATTR_RDONLY;
+        read_only.recursive_attrs.clear &= !MOUNT_ATTR_RDONLY;
+        return bind::attach(root, &read_only, bind::clone(Path::new(CGROUP_ROOT), Recursion::Top)?);
+    };
     // A fresh mount would show the cgroups of the whole host.
     bind::attach(root, plan, bind::clone(&own.path, Recursion::Top)?)
 }

@@ -19,8 +19,8 @@ use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, userns};
 
 /// The sources of the bind mounts that stage 2 cannot clone itself, in the order of the mounts: all of them when the
-/// container has a user namespace, else the idmapped ones. Empty if there are none. `joined` are the files of the namespaces
-/// that the plan joins.
+/// container has a user namespace, else the idmapped ones. Empty if there are none; without those that this process may not
+/// clone. `joined` are the files of the namespaces that the plan joins.
 ///
 /// # Errors
 /// The mount, and the call or the rule that refused it.
@@ -34,7 +34,11 @@ pub fn clone_sources(plan: &Plan, proof: SingleThreaded, joined: &[OwnedFd]) -> 
         if !has_user && mount.idmap.is_none() {
             return Ok(None);
         }
-        let tree = clone_source(mount)?;
+        let tree = match clone_source(mount) {
+            // Who has no privilege over its own mounts has it in the container's namespaces: stage 2 does it there.
+            Err(error) if error.errno() == Some(Errno::EPERM) && mount.idmap.is_none() => None,
+            cloned => cloned?,
+        };
         if let (Some(tree), Some(idmap)) = (&tree, &mount.idmap) {
             mappers.map(tree.as_fd(), idmap).during(|| describe(mount))?;
         }

@@ -19,7 +19,13 @@ const KEYCTL_SETPERM: libc::c_int = 5;
 /// `ENOSYS` (kernel without keyrings), `EDQUOT` (too many keys), `EPERM`.
 pub fn join_session_keyring(name: &CStr) -> nix::Result<()> {
     // SAFETY: `name` is a C string that outlives the call.
-    let ring = check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    let mut ring = check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    if ring == 0 {
+        // The caller's own is called so: the runtime is in a container of the same name. One without a name is another.
+        let no_name: *const libc::c_char = std::ptr::null();
+        // SAFETY: a null name asks for a new keyring without one.
+        ring = check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) })?;
+    }
     let mut text = [0_u8; 512];
     // SAFETY: the buffer is valid for its length, which the kernel does not exceed.
     let length =

@@ -1,6 +1,6 @@
 //! Looking at and changing files by fd alone, where nix has no call for it.
 
-use std::ffi::c_uint;
+use std::ffi::{CStr, c_uint};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -34,6 +34,15 @@ pub fn identity(fd: BorrowedFd<'_>) -> nix::Result<Identity> {
     // SAFETY: zeroed before and filled by the successful call; every bit pattern is a valid struct of integers.
     let stat = unsafe { buffer.assume_init() };
     Ok(Identity { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino, mount: stat.stx_mnt_id })
+}
+
+/// `getxattr(path, name, NULL, 0) >= 0`: whether the file has an extended attribute of this name. Symbolic links are
+/// followed.
+///
+/// <https://man7.org/linux/man-pages/man2/getxattr.2.html>
+pub fn has_xattr(path: &CStr, name: &CStr) -> bool {
+    // SAFETY: two NUL-terminated strings that outlive the call; a size of zero asks for the length, nothing is written.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) >= 0 }
 }
 
 /// `fchmodat2(fd, "", mode, AT_EMPTY_PATH)`: the mode of whatever an O_PATH fd names, a device node too.

@@ -1,6 +1,6 @@
 //! Id mappings: user_namespaces(7) says what the kernel takes.
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
 use super::Findings;
 
@@ -54,23 +54,40 @@ fn overlap(a: &LinuxIdMapping, b: &LinuxIdMapping) -> bool {
     meet(a.container_id(), b.container_id()) || meet(a.host_id(), b.host_id())
 }
 
-/// The ids of the process must be ids of its namespace: setresuid(2) answers EINVAL to others.
+/// The ids of the process and of its file systems must be ids of its namespace: setresuid(2) and mount(2) answer EINVAL to
+/// others.
 fn unmapped(spec: &Spec, linux: &Linux, found: &mut Findings) {
-    let Some(process) = spec.process() else { return };
-    let user = process.user();
     let maps = |list: &Option<Vec<LinuxIdMapping>>, id: u32| {
         let holds =
             |mapping: &LinuxIdMapping| id.checked_sub(mapping.container_id()).is_some_and(|at| at < mapping.size());
         list.as_ref().is_none_or(|list| list.is_empty() || list.iter().any(holds))
     };
-    let mut require = |field: String, list: &Option<Vec<LinuxIdMapping>>, name: &str, id: u32| {
+    let mut require = |pointer: String, list: &Option<Vec<LinuxIdMapping>>, name: &str, id: u32| {
         if id != u32::MAX && !maps(list, id) {
-            found.add(format!("/process/user/{field}"), format!("{id} is not mapped by /linux/{name}"));
+            found.add(pointer, format!("{id} is not mapped by /linux/{name}"));
         }
     };
-    require("uid".into(), linux.uid_mappings(), "uidMappings", user.uid());
-    require("gid".into(), linux.gid_mappings(), "gidMappings", user.gid());
-    for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
-        require(format!("additionalGids/{index}"), linux.gid_mappings(), "gidMappings", *gid);
+    let (uids, gids) = (("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings()));
+    if let Some(user) = spec.process().as_ref().map(Process::user) {
+        require("/process/user/uid".into(), uids.1, uids.0, user.uid());
+        require("/process/user/gid".into(), gids.1, gids.0, user.gid());
+        for (index, gid) in user.additional_gids().iter().flatten().enumerate() {
+            require(format!("/process/user/additionalGids/{index}"), gids.1, gids.0, *gid);
+        }
+    }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        if !matches!(mount.typ().as_deref(), Some("devpts" | "tmpfs")) {
+            continue;
+        }
+        for (at, option) in mount.options().iter().flatten().enumerate() {
+            let (of, id) = match option.split_once('=') {
+                Some(("uid", id)) => (uids, id),
+                Some(("gid", id)) => (gids, id),
+                _ => continue,
+            };
+            if let Ok(id) = id.parse() {
+                require(format!("/mounts/{index}/options/{at}"), of.1, of.0, id);
+            }
+        }
     }
 }
