@@ -7,6 +7,7 @@
 
 mod activation;
 mod attributes;
+mod callers;
 mod cgroup2;
 mod cgroups;
 mod check;
