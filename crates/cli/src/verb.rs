@@ -9,6 +9,7 @@ use crate::{activation, signal};
 mod check;
 mod exec;
 mod list;
+mod mounts;
 mod ps;
 mod regex;
 mod spec;
@@ -47,6 +48,7 @@ impl Verb {
             Self::Create(create) => Some(create.container.preserved_fds()),
             Self::Run(run) => Some(run.container.preserved_fds()),
             Self::Exec(exec) => Some(exec.preserve_fds),
+            Self::Mounts(_) => Some(0),
             _ => None,
         }
     }
@@ -64,6 +66,7 @@ impl Verb {
             Self::Pause(pause) => Some(&pause.id),
             Self::Resume(resume) => Some(&resume.id),
             Self::Update(update) => Some(&update.id),
+            Self::Mounts(mounts) => Some(&mounts.id),
             Self::Checkpoint(checkpoint) => Some(&checkpoint.id),
             Self::Restore(restore) => Some(&restore.id),
             Self::List(_) | Self::Spec(_) | Self::Features(_) | Self::Check(_) | Self::Events(_) => None,
@@ -101,6 +104,7 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
         Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
+        Verb::Mounts(mounts) => return Ok(mounts::change(&runtime, mounts).map(|()| 0)?),
         Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
         Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
         Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod inspect;
+mod mounts;
 mod start;
 
 use std::collections::BTreeMap;
