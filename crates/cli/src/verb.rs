@@ -104,7 +104,7 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
         Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
-        Verb::Mounts(mounts) => return Ok(mounts::change(&runtime, mounts).map(|()| 0)?),
+        Verb::Mounts(mounts) => return mounts::change(&runtime, mounts).map(|()| 0),
         Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
         Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
         Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),
