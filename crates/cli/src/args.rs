@@ -81,8 +81,7 @@ verbs! {
     "features" Features(Features) Stop::Never;
     "check" Check(Check) Stop::Never;
     "mounts" Mounts(Mounts) Stop::Never;
-    #[expect(dead_code, reason = "parsed for --help alone")]
-    "events" Events(Events) Stop::Verbatim;
+    "events" Events(Events) Stop::Never;
     "checkpoint" Checkpoint(Checkpoint) Stop::Never;
     "restore" Restore(Restore) Stop::Never;
 }

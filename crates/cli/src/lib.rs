@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod activation;
 mod args;
+mod duration;
 mod global;
 mod legacy;
 mod log;

@@ -7,6 +7,7 @@ use crate::report::{self, Cause, Failure};
 use crate::{activation, signal};
 
 mod check;
+mod events;
 mod exec;
 mod list;
 mod mounts;
@@ -69,7 +70,8 @@ impl Verb {
             Self::Mounts(mounts) => Some(&mounts.id),
             Self::Checkpoint(checkpoint) => Some(&checkpoint.id),
             Self::Restore(restore) => Some(&restore.id),
-            Self::List(_) | Self::Spec(_) | Self::Features(_) | Self::Check(_) | Self::Events(_) => None,
+            Self::Events(events) => Some(&events.id),
+            Self::List(_) | Self::Spec(_) | Self::Features(_) | Self::Check(_) => None,
         }
     }
 }
@@ -80,7 +82,7 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Spec(spec) => return Ok(spec::write(spec).map(|()| 0)?),
         Verb::Features(_) => return Ok(features().map(|()| 0)?),
         Verb::Check(check) => return check::write(global, check),
-        Verb::Events(_) | Verb::Checkpoint(_) | Verb::Restore(_) => {
+        Verb::Checkpoint(_) | Verb::Restore(_) => {
             return Err("not supported by this version of tare".into());
         }
         _ => global.runtime()?,
@@ -103,22 +105,18 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         }
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
-        Verb::Update(update) => runtime.update(&update.id, &update.limits()?),
+        Verb::Update(update) => runtime.update(&update.id, &update.change()?),
         Verb::Mounts(mounts) => return mounts::change(&runtime, mounts).map(|()| 0),
         Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
         Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
         Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),
+        Verb::Events(events) => return events::write(&runtime, events).map(|()| 0),
         Verb::Run(run) => {
             let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
             return code(runtime.run(&run.container.id, &run.container.options(), options));
         }
         Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
-        Verb::Spec(_)
-        | Verb::Features(_)
-        | Verb::Check(_)
-        | Verb::Events(_)
-        | Verb::Checkpoint(_)
-        | Verb::Restore(_) => Ok(()),
+        Verb::Spec(_) | Verb::Features(_) | Verb::Check(_) | Verb::Checkpoint(_) | Verb::Restore(_) => Ok(()),
     };
     Ok(done.map(|()| 0)?)
 }

@@ -2,8 +2,9 @@
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
+use crate::Result;
+use crate::error::{CallContext, Context};
 use crate::sys::capability::{self, Set, Sets};
-use crate::{Result, error::CallContext};
 
 /// The highest capability number of Linux 6.x: CAP_CHECKPOINT_RESTORE.
 const LAST: u32 = 40;
@@ -86,7 +87,8 @@ impl CapabilityPlan {
         if self.permitted & !own.permitted != 0 {
             left_out = format!("capabilities not the runtime's to give: {:#x}", self.permitted & !own.permitted);
         }
-        capability::set(sets).call(|| format!("capset({sets:x?})"))?;
+        // Refused for what is neither ours to inherit nor in the bounding set, which is small by now.
+        capability::set(sets).call(|| format!("capset({sets:x?})")).during(|| "process.capabilities")?;
         capability::clear_ambient().call(|| "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
         for number in (0..=LAST).filter(|number| self.ambient & 1 << number != 0) {
             // Possible only for what is permitted and inheritable; runc warns and goes on.

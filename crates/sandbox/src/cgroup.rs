@@ -1,4 +1,4 @@
-//! Cgroups: one trait, a v1 and a v2 implementation behind it, chosen once.
+//! Cgroups: one trait, three implementations behind it (v1, v2, a unit of systemd with either), chosen once.
 
 mod convert;
 mod device;
@@ -7,11 +7,14 @@ mod event;
 mod field;
 mod files;
 mod host;
+pub mod join;
+mod journal;
 pub mod outline;
 mod removal;
 #[cfg(test)]
 mod scratch;
 pub mod stat;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -23,7 +26,10 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
+pub use event::OomWatch;
+pub(crate) use removal::describe as describe_process;
 pub use stat::Stats;
+pub use systemd::{Bus, Unit};
 
 use crate::{Error, Result};
 
@@ -33,7 +39,7 @@ use crate::{Error, Result};
 pub enum Driver {
     /// This program, with mkdir in cgroupfs.
     Cgroupfs,
-    /// systemd, asked over D-Bus. Not supported yet.
+    /// systemd, asked over D-Bus for a unit.
     Systemd,
     /// Nobody: the container stays where its caller is. Its processes cannot be told from others then: they are not
     /// limited, listed, frozen, nor killed as a whole.
@@ -57,6 +63,9 @@ pub struct Location {
     pub driver: Driver,
     /// v1: one per hierarchy (on a hybrid host the cgroup2 one too, last). v2: exactly one. Disabled: none.
     pub directories: Vec<Directory>,
+    /// The unit of systemd that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// Whether a container's processes may run.
@@ -81,12 +90,36 @@ pub trait Cgroup {
     /// `create` refused, the processes inside are somebody else's.
     fn create(&self) -> Result<()>;
 
-    /// Writes the limits that `resources` names and leaves the others, for `create` and `update` alike; devices are
-    /// [`Cgroup::allow_devices`]' part. A field the host cannot honour is an error that names it.
+    /// Whether it cannot be without a process inside: a scope of systemd, not yet started. Then
+    /// [`Cgroup::create_around`] is called instead of [`Cgroup::create`].
+    fn wants_process(&self) -> bool {
+        false
+    }
+
+    /// As [`Cgroup::create`], with `process`, which has one thread, inside.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    fn create_around(&self, process: Pid) -> Result<()> {
+        Err(Error::Refused(format!("process {process} enters its cgroup by itself")))
+    }
+
+    /// Writes the limits that `resources` names and leaves the others, for `create`; devices are
+    /// [`Cgroup::allow_devices`]' part. A field that the host has no controller or file for is an error that names it, one
+    /// that this version of cgroups has nothing for is logged.
     ///
     /// # Errors
     /// The write that failed, with field, file and value.
     fn apply(&self, resources: &LinuxResources) -> Result<()>;
+
+    /// Changes the limits that `resources` names of a cgroup in use, and leaves the others: all of it or nothing, as far as
+    /// the kernel lets a limit be put back. Lowers memory so that nobody is killed where that can be avoided. Device rules
+    /// are changed if there is a list, last, and never with an instant of none.
+    ///
+    /// # Errors
+    /// The write that failed, with field, file and value; what could not be put back. `memory.checkBeforeUpdate`: more
+    /// memory is in use than the new limit.
+    fn update(&self, resources: &LinuxResources) -> Result<()>;
 
     /// Denies every device but those that `rules` (`linux.resources.devices`) allow, in order, and those that every
     /// container has. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
@@ -156,12 +189,13 @@ const FREEZE_FOR_KILL: Duration = Duration::from_secs(2);
 /// resolved lexically, so that the path stays below the root of each hierarchy.
 ///
 /// # Errors
-/// A path that names no cgroup of its own (`/`), [`Driver::Systemd`], a host without cgroups.
+/// A path that names no cgroup of its own (`/`); for systemd one that is not `slice:prefix:name`; a host without cgroups or
+/// without systemd.
 pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str) -> Result<Location> {
     match driver {
         Driver::Cgroupfs => host::locate(Path::new(host::ROOT), cgroups_path, id),
-        Driver::Systemd => Err(Error::Refused("--systemd-cgroup is not supported yet".into())),
-        Driver::Disabled => Ok(Location { driver, directories: Vec::new() }),
+        Driver::Systemd => systemd::locate(Path::new(host::ROOT), cgroups_path, id),
+        Driver::Disabled => Ok(Location { driver, directories: Vec::new(), unit: None }),
     }
 }
 
@@ -170,8 +204,31 @@ pub fn open(location: &Location) -> Box<dyn Cgroup> {
     open_below(Path::new(host::ROOT), location)
 }
 
-/// The same on a host whose cgroup2 is mounted at `root`.
+/// The manager for a cgroup that is to be. A unit of systemd is started with its limits, its device rules, and the properties
+/// among the annotations.
+///
+/// # Errors
+/// An annotation that is no property; for systemd, limits that cannot be had.
+pub fn prepare<'a>(
+    location: &Location,
+    id: &str,
+    resources: &LinuxResources,
+    annotations: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<Box<dyn Cgroup>> {
+    match &location.unit {
+        Some(unit) => {
+            let manager = systemd::Manager::new(Path::new(host::ROOT), location, unit);
+            Ok(Box::new(manager.prepare(id, resources, annotations)?))
+        }
+        None => Ok(open(location)),
+    }
+}
+
+/// As [`open`], on a host whose cgroup2 is mounted at `root`.
 fn open_below(root: &Path, location: &Location) -> Box<dyn Cgroup> {
+    if let Some(unit) = &location.unit {
+        return Box::new(systemd::Manager::new(root, location, unit));
+    }
     match location.directories.as_slice() {
         [] => Box::new(Disabled(location.clone())),
         [only] if only.hierarchy.is_empty() => Box::new(v2::Manager::new(root, location, &only.path)),
@@ -206,6 +263,10 @@ impl Cgroup for Disabled {
 
     fn apply(&self, _: &LinuxResources) -> Result<()> {
         Ok(())
+    }
+
+    fn update(&self, _: &LinuxResources) -> Result<()> {
+        Err(Error::Refused("cannot limit a container without a cgroup".into()))
     }
 
     fn allow_devices(&self, _: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -250,9 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systemd_driver_is_refused_and_none_is_no_directory() {
-        let error = locate(Driver::Systemd, None, "web").unwrap_err();
-        assert_eq!(error.to_string(), "--systemd-cgroup is not supported yet");
+    fn without_a_driver_there_is_no_directory() {
         let location = locate(Driver::Disabled, Some(Path::new("/a")), "web").unwrap();
         assert_eq!(location.directories, []);
         let cgroup = open(&location);

@@ -3,10 +3,12 @@
 mod control;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod inspect;
 mod mounts;
 mod start;
+mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Process;
 use serde::Serialize;
 
+pub use self::events::{Happening, Usage, Watch};
+pub use self::update::Update;
 use crate::cgroup::Driver;
 use crate::store::Store;
 

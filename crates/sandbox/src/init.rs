@@ -5,7 +5,12 @@
 //!  ─────────────               ───────                        ────────
 //!  make cgroup
 //!  clone3 ───────────────────▶ close the parent's fds
-//!  (into cgroup2)              enter v1 cgroups, join namespaces
+//!  (into cgroup2)
+//!      ◀──────── Place ─────── (waits)                ┐ only with
+//!  start a scope around it,                           │ systemd
+//!  write its limits                                   │
+//!      ───────── Proceed ────▶                        ┘
+//!                              enter v1 cgroups, join namespaces
 //!                              unshare user namespace ┐ only with
 //!      ◀──────── MapIds ────── (waits)                │ a new user
 //!  write uid_map, gid_map                             │ namespace
@@ -72,8 +77,19 @@ pub struct ForStage1 {
     pub procfs: Option<Procfs>,
     /// The v1 `tasks` files of the container's cgroup.
     pub entrances: Vec<OwnedFd>,
+    /// How it comes into its cgroup.
+    pub placement: Placement,
     /// The files of the namespaces to join, in the plan's order.
     pub joined: Vec<OwnedFd>,
+}
+
+/// How stage 1 comes into the container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// It is born there, or enters by itself.
+    Own,
+    /// It asks the parent: a scope of systemd is started around it.
+    Asks,
 }
 
 /// What stage 2 inherits. It is born into the container's pid namespace, perhaps one that it shares, where a process with

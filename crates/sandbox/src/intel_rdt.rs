@@ -3,20 +3,27 @@
 //! <https://docs.kernel.org/filesystems/resctrl.html>. A group is a directory; a process enters by writing `0` to its
 //! `tasks` file, as in a v1 cgroup, and its children follow.
 
+mod stat;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIntelRdt;
 
 use crate::error::{CallContext, Context};
 use crate::{Error, Result};
 
+pub use stat::Stats;
+
 /// The groups of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
+    /// Where resctrl is mounted.
+    root: PathBuf,
     class: PathBuf,
     /// Whether the class is the container's own, to be removed with it.
     own_class: bool,
@@ -54,6 +61,7 @@ impl Groups {
             None => root.join(id),
         };
         Self {
+            root: root.to_owned(),
             own_class: rdt.clos_id().is_none(),
             monitoring: rdt.enable_monitoring().unwrap_or(false).then(|| class.join("mon_groups").join(id)),
             class,
@@ -120,6 +128,43 @@ impl Groups {
                 tasks.call(|| format!("open({path:?})")).during(|| "linux.intelRdt")
             })
             .collect()
+    }
+
+    /// Writes `lines` to the schemata of a class that is there, and returns what they said before of the same resources.
+    ///
+    /// # Errors
+    /// A class that is not there, what the kernel refuses.
+    pub fn rewrite(&self, lines: &[String]) -> Result<String> {
+        let path = self.class.join("schemata");
+        let before = fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
+        let resources: Vec<&str> = lines.iter().flat_map(|line| line.lines()).map(|line| parse(line).0).collect();
+        let before = before.lines().map(str::trim).filter(|line| resources.contains(&parse(line).0));
+        let before = before.collect::<Vec<_>>().join("\n");
+        self.write_schemata(lines.iter())?;
+        Ok(before)
+    }
+
+    /// Moves processes that run into the class, with all their threads.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn take_in(&self, pids: &[Pid]) -> Result<()> {
+        let path = self.class.join("tasks");
+        for pid in pids {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            for thread in threads.filter_map(|thread| thread.file_name().into_string().ok()) {
+                let write = || {
+                    let mut tasks = File::options().write(true).open(&path)?;
+                    std::io::Write::write_all(&mut tasks, thread.as_bytes())
+                };
+                match write() {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+                    written => written.call(|| format!("write({path:?}, {thread:?})")).during(|| "linux.intelRdt")?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write_schemata<'a>(&self, lines: impl Iterator<Item = &'a String>) -> Result<()> {
@@ -193,17 +238,17 @@ mod tests {
     use super::*;
 
     /// A directory that looks like resctrl, but for what the kernel does by itself.
-    struct Fake(PathBuf);
+    pub(super) struct Fake(pub(super) PathBuf);
 
     impl Fake {
-        fn new(name: &str) -> Self {
+        pub(super) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("tare-resctrl-{}-{name}", std::process::id()));
             fs::create_dir_all(path.join("mon_groups")).unwrap();
             Self(path)
         }
 
         /// A class as the kernel would make it.
-        fn class(&self, name: &str, schemata: &str) -> PathBuf {
+        pub(super) fn class(&self, name: &str, schemata: &str) -> PathBuf {
             let class = self.0.join(name);
             fs::create_dir_all(class.join("mon_groups")).unwrap();
             fs::write(class.join("schemata"), schemata).unwrap();
@@ -211,7 +256,7 @@ mod tests {
             class
         }
 
-        fn groups(&self, json: &str) -> Groups {
+        pub(super) fn groups(&self, json: &str) -> Groups {
             Groups::new(&self.0, &serde_json::from_str(json).unwrap(), "web")
         }
     }
@@ -269,6 +314,31 @@ mod tests {
             .unwrap();
         assert!(fs::read_to_string(class.join("schemata")).unwrap().starts_with("L3:0=f\nMB:0=10\n"));
         assert!(class.join("mon_groups/web").is_dir());
+    }
+
+    #[test]
+    fn an_update_rewrites_the_schemata_and_knows_what_they_were() {
+        let fake = Fake::new("rewrite");
+        let class = fake.class("gold", "    MB:0=100;1= 20\n    L3:0=007ff;1=1f\n");
+        let groups = fake.groups(r#"{"closID": "gold"}"#);
+        assert_eq!(groups.rewrite(&["L3:0=f".into()]).unwrap(), "L3:0=007ff;1=1f");
+        assert!(fs::read_to_string(class.join("schemata")).unwrap().starts_with("L3:0=f\n"));
+        let error = fake.groups(r#"{"closID": "none"}"#).rewrite(&["L3:0=f".into()]).unwrap_err().to_string();
+        assert!(error.starts_with("read(") && error.ends_with("(ENOENT)"), "{error}");
+    }
+
+    #[test]
+    fn processes_that_run_are_taken_in_by_thread() {
+        let fake = Fake::new("take-in");
+        let class = fake.class("gold", "");
+        let groups = fake.groups(r#"{"closID": "gold"}"#);
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let taken = groups.take_in(&[Pid::from_raw(child.id().cast_signed())]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        taken.unwrap();
+        assert_eq!(fs::read_to_string(class.join("tasks")).unwrap(), child.id().to_string());
+        groups.take_in(&[Pid::from_raw(child.id().cast_signed())]).unwrap();
     }
 
     #[test]

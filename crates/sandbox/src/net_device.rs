@@ -1,8 +1,10 @@
 //! `linux.netDevices`: moves devices of the runtime's network namespace into the container's, with their permanent
 //! addresses, and sets them up.
 //!
-//! The parent does it: it has the privilege over both namespaces. Nothing is undone: the kernel gives a physical device
-//! back when the namespace goes, and a virtual one goes with it, as the specification wants.
+//! The parent does it: it has the privilege over both namespaces. A failed create gives them back, with their names and
+//! addresses: it is to leave everything as it was. After that nothing is undone, "the runtime MUST NOT attempt to move
+//! the interface out of the namespace before deletion": the kernel gives a physical device back when the namespace goes, and
+//! a virtual one goes with it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -23,6 +25,8 @@ const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 const IFA_FLAGS: u16 = 8;
 const IFA_RT_PRIORITY: u16 = 9;
 const IFLA_NET_NS_FD: u16 = 28;
+/// `IFF_UP`, in the width of the message.
+const IFF_UP: u32 = 1;
 /// `struct ifinfomsg` and `struct ifaddrmsg`.
 const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
@@ -49,69 +53,123 @@ pub fn devices(linux: &Linux) -> Vec<NetDevice> {
     devices
 }
 
-/// Moves the devices to the network namespace of the process `init`, an unreaped child. None is moved unless all can be: a
+/// Devices that were moved, and the way back.
+#[derive(Debug)]
+pub struct Moved {
+    host: Route,
+    /// Also what keeps the namespace, should its last process have ended.
+    inside: Route,
+    own: File,
+    devices: Vec<MovedDevice>,
+}
+
+#[derive(Debug)]
+struct MovedDevice {
+    host_name: String,
+    /// Its index in the container's namespace.
+    index: u32,
+    /// The requests that make its addresses again, with the index left open.
+    addresses: Vec<Vec<u8>>,
+    was_up: bool,
+}
+
+/// Moves the devices to the network namespace of the process `init`, an unreaped child. Either all are moved or none: a
 /// virtual device does not survive a container that fails.
 ///
 /// # Errors
 /// No such device, a name that is taken, what the kernel refuses to move.
-pub fn move_all(devices: &[NetDevice], init: Pid) -> Result<()> {
+pub fn move_all(devices: &[NetDevice], init: Pid) -> Result<Moved> {
     let path = format!("/proc/{init}/ns/net");
     let namespace = File::open(&path).call(|| format!("open({path:?})"))?;
+    let path = "/proc/self/ns/net";
+    let own = File::open(path).call(|| format!("open({path:?})"))?;
+    let inside = open_inside(namespace.as_fd(), own.as_fd())?;
     let host = Route::open().call(|| "socket(NETLINK_ROUTE)")?;
-    let inside = open_inside(namespace.as_fd())?;
+    let mut moved = Moved { host, inside, own, devices: Vec::with_capacity(devices.len()) };
     let during = |device: &NetDevice| format!("linux.netDevices: {:?} as {:?}", device.host_name, device.name);
-    let indices = devices.iter().map(|device| {
-        let index = find(&host, &device.host_name)?.ok_or_else(|| Error::Refused("no such network device".into()));
-        match index {
-            Ok(_) if !device.name.contains("%d") && find(&inside, &device.name)?.is_some() => {
+    let links = devices.iter().map(|device| {
+        let link = find(&moved.host, &device.host_name)?;
+        let link = link.ok_or_else(|| Error::Refused("no such network device".into()));
+        match link {
+            Ok(_) if !device.name.contains("%d") && find(&moved.inside, &device.name)?.is_some() => {
                 Err(Error::Refused("the container has a network device of that name".into()))
             }
-            index => index,
+            link => link,
         }
         .during(|| during(device))
     });
-    let indices: Vec<u32> = indices.collect::<Result<_>>()?;
-    for (device, index) in devices.iter().zip(indices) {
-        move_one(device, index, &host, &inside, namespace.as_fd()).during(|| during(device))?;
+    let links: Vec<Link> = links.collect::<Result<_>>()?;
+    for (device, link) in devices.iter().zip(links) {
+        if let Err(error) = moved.take(device, link, namespace.as_fd()).during(|| during(device)) {
+            moved.give_back();
+            return Err(error);
+        }
     }
-    Ok(())
+    Ok(moved)
 }
 
-fn move_one(device: &NetDevice, index: u32, host: &Route, inside: &Route, namespace: BorrowedFd<'_>) -> Result<()> {
-    // The kernel drops the addresses of a device that moves.
-    let addresses: Vec<Vec<u8>> = dump(host, libc::RTM_GETADDR, ADDRESS_BYTES)
-        .call(|| "RTM_GETADDR")?
-        .iter()
-        .filter_map(|message| address_to_keep(&message.body, index))
-        .collect();
-    let before = if device.name.contains("%d") { links(inside)? } else { Vec::new() };
+impl Moved {
+    fn take(&mut self, device: &NetDevice, link: Link, namespace: BorrowedFd<'_>) -> Result<()> {
+        // The kernel drops the addresses of a device that moves.
+        let addresses: Vec<Vec<u8>> = dump(&self.host, libc::RTM_GETADDR, ADDRESS_BYTES)
+            .call(|| "RTM_GETADDR")?
+            .iter()
+            .filter_map(|message| address_to_keep(&message.body, link.index))
+            .collect();
+        let before = if device.name.contains("%d") { links(&self.inside)? } else { Vec::new() };
+        push(&self.host, link.index, namespace, &device.name)
+            .call(|| format!("RTM_NEWLINK({}, IFLA_NET_NS_FD, {:?})", device.host_name, device.name))?;
 
+        // It may have another index there.
+        let index = if device.name.contains("%d") {
+            links(&self.inside)?.into_iter().find(|index| !before.contains(index))
+        } else {
+            find(&self.inside, &device.name)?.map(|link| link.index)
+        };
+        let index = index.ok_or_else(|| Error::Refused("it has not arrived in the container".into()))?;
+        let moved = MovedDevice { host_name: device.host_name.clone(), index, addresses, was_up: link.is_up };
+        let ready = moved.set_up(&self.inside, index, true);
+        self.devices.push(moved);
+        ready
+    }
+
+    /// Undoes it, after the failure of what was to come. What refuses to come back cannot be helped: the failure is what is
+    /// reported.
+    pub fn give_back(self) {
+        for device in self.devices.iter().rev() {
+            let _reported_is_the_failure = push(&self.inside, device.index, self.own.as_fd(), &device.host_name)
+                .call(|| "RTM_NEWLINK")
+                .and_then(|()| find(&self.host, &device.host_name))
+                .and_then(|link| link.map_or(Ok(()), |link| device.set_up(&self.host, link.index, device.was_up)));
+        }
+    }
+}
+
+impl MovedDevice {
+    /// Gives the device, which is `index` there, its addresses, and sets it up.
+    fn set_up(&self, route: &Route, index: u32, up: bool) -> Result<()> {
+        for address in &self.addresses {
+            let mut body = address.clone();
+            body[4..8].copy_from_slice(&index.to_ne_bytes());
+            route.ask(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body).call(|| "RTM_NEWADDR")?;
+        }
+        if up {
+            route.ask(libc::RTM_NEWLINK, 0, &link_message(index, IFF_UP, IFF_UP)).call(|| "RTM_NEWLINK(IFF_UP)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves a device of the namespace of `route` to another, under a name.
+fn push(route: &Route, index: u32, namespace: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
     let mut body = link_message(index, 0, 0);
     push_attribute(&mut body, IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
-    push_attribute(&mut body, libc::IFLA_IFNAME, &c_string(&device.name));
-    host.ask(libc::RTM_NEWLINK, 0, &body)
-        .call(|| format!("RTM_NEWLINK({}, IFLA_NET_NS_FD, {:?})", device.host_name, device.name))?;
-
-    // It may have another index there.
-    let index = if device.name.contains("%d") {
-        links(inside)?.into_iter().find(|index| !before.contains(index))
-    } else {
-        find(inside, &device.name)?
-    };
-    let index = index.ok_or_else(|| Error::Refused("it has not arrived in the container".into()))?;
-    for address in addresses {
-        let mut body = address;
-        body[4..8].copy_from_slice(&index.to_ne_bytes());
-        inside.ask(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body).call(|| "RTM_NEWADDR")?;
-    }
-    let up = u32::try_from(libc::IFF_UP).unwrap_or_default();
-    inside.ask(libc::RTM_NEWLINK, 0, &link_message(index, up, up)).call(|| "RTM_NEWLINK(IFF_UP)")?;
-    Ok(())
+    push_attribute(&mut body, libc::IFLA_IFNAME, &c_string(name));
+    route.ask(libc::RTM_NEWLINK, 0, &body).map(drop)
 }
 
 /// A socket of another network namespace. The caller is there for a moment: it has one thread, and comes back.
-fn open_inside(namespace: BorrowedFd<'_>) -> Result<Route> {
-    let own = File::open("/proc/self/ns/net").call(|| "open(\"/proc/self/ns/net\")")?;
+fn open_inside(namespace: BorrowedFd<'_>, own: BorrowedFd<'_>) -> Result<Route> {
     setns(namespace, CloneFlags::CLONE_NEWNET).call(|| "setns(CLONE_NEWNET)")?;
     let opened = Route::open().call(|| "socket(NETLINK_ROUTE)");
     setns(own, CloneFlags::CLONE_NEWNET)
@@ -120,12 +178,21 @@ fn open_inside(namespace: BorrowedFd<'_>) -> Result<Route> {
     opened
 }
 
-/// The index of the device with this name.
-fn find(route: &Route, name: &str) -> Result<Option<u32>> {
+/// A device as the kernel describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Link {
+    index: u32,
+    is_up: bool,
+}
+
+/// The device with this name.
+fn find(route: &Route, name: &str) -> Result<Option<Link>> {
     let mut body = link_message(0, 0, 0);
     push_attribute(&mut body, libc::IFLA_IFNAME, &c_string(name));
     match route.ask(libc::RTM_GETLINK, 0, &body) {
-        Ok(answers) => Ok(answers.iter().find_map(|link| word(&link.body, 4))),
+        Ok(answers) => Ok(answers
+            .iter()
+            .find_map(|link| Some(Link { index: word(&link.body, 4)?, is_up: word(&link.body, 8)? & IFF_UP != 0 }))),
         Err(Errno::ENODEV) => Ok(None),
         Err(errno) => Err(Error::call(format!("RTM_GETLINK({name:?})"), errno)),
     }
@@ -185,7 +252,7 @@ mod tests {
     fn devices_are_found_by_name() {
         let route = Route::open().unwrap();
         let lo = find(&route, "lo").unwrap().unwrap();
-        assert!(links(&route).unwrap().contains(&lo));
+        assert!(links(&route).unwrap().contains(&lo.index));
         assert_eq!(find(&route, "no-such-device").unwrap(), None);
     }
 

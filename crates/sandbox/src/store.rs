@@ -2,11 +2,13 @@
 //!
 //! | file | written | by |
 //! |---|---|---|
-//! | `state.json` | once, before anything exists outside this directory | create |
+//! | `state.json` | before anything exists outside this directory; again if an update makes something | create, update |
 //! | `config.json` | once: the configuration as it was then | create |
 //! | `exec.fifo` | made by create; removed when the program runs | create, start |
 //! | `notify/` | the socket of a container that tells when it is ready | create, start |
 //! | `init` | once: pid and start time of init | create |
+//! | `updates.json` | by each update: what all of them together have asked for | update |
+//! | `updates.lock` | never: updates take turns by it | update |
 //!
 //! Every file is written under another name and renamed: a reader sees all of it or nothing, and a runtime that is
 //! killed at any point leaves what `delete --force` can remove. What a container is doing is not written down but asked
@@ -24,7 +26,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
@@ -93,6 +95,13 @@ pub struct Store {
 pub struct Entry {
     dir: OwnedFd,
     path: PathBuf,
+}
+
+/// An entry whose limits nobody else changes meanwhile. Not [`Locked`]: the hooks of a command that holds that may update.
+#[derive(Debug)]
+pub struct Updating<'a> {
+    entry: &'a Entry,
+    _lock: Flock<File>,
 }
 
 /// An entry under its lock.
@@ -201,27 +210,39 @@ impl Entry {
     /// Another command holds it past `deadline`; [`Error::NotExist`] when that command deleted the container.
     pub fn lock(self, deadline: Instant) -> Result<Locked> {
         let dir = self.dir.try_clone().call(|| "dup()")?;
-        let mut file = File::from(dir);
-        let lock = loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => break lock,
-                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
-                    file = back;
-                    // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
-                    // commands on one container seldom meet.
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(Error::Refused(format!("{:?} is locked: another command is at work on it", self.path)));
-                }
-                Err((_, errno)) => return Err(Error::call(format!("flock({:?})", self.path), errno)),
-            }
-        };
+        let lock = lock_by(File::from(dir), &self.path, deadline)?;
         // The holder before us may have removed the directory.
         if fstat(&self.dir).call(|| format!("fstat({:?})", self.path))?.st_nlink == 0 {
             return Err(Error::NotExist);
         }
         Ok(Locked { entry: self, _lock: lock })
+    }
+
+    /// Waits for other updates to end.
+    ///
+    /// # Errors
+    /// Another update lasts past `deadline`; [`Error::NotExist`] when the container was deleted.
+    pub fn updating(&self, deadline: Instant) -> Result<Updating<'_>> {
+        const NAME: &str = "updates.lock";
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.dir, NAME, flags, Mode::from_bits_truncate(0o600)) {
+            Ok(file) => {
+                let path = self.path.join(NAME);
+                Ok(Updating { entry: self, _lock: lock_by(File::from(file), &path, deadline)? })
+            }
+            Err(Errno::ENOENT) => Err(Error::NotExist),
+            Err(errno) => Err(Error::call(format!("open({:?})", self.path.join(NAME)), errno)),
+        }
+    }
+
+    /// What all updates together have asked for since create; None if there were none.
+    ///
+    /// # Errors
+    /// A file that is not what update wrote.
+    pub fn updates(&self) -> Result<Option<LinuxResources>> {
+        const NAME: &str = "updates.json";
+        let Some(bytes) = self.read(NAME)? else { return Ok(None) };
+        Ok(Some(tare_spec::decode::resources(&self.path.join(NAME), &bytes)?))
     }
 
     /// Whether no command holds the lock now.
@@ -289,6 +310,11 @@ impl Entry {
         Ok(Some(bytes))
     }
 
+    fn write_record(&self, record: &Record) -> Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::Refused(format!("state: {error}")))?;
+        self.write("state.json", &bytes)
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -299,14 +325,51 @@ impl Entry {
     }
 }
 
+impl Updating<'_> {
+    /// Writes `updates.json`.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn write(&self, updates: &LinuxResources) -> Result<()> {
+        let bytes = serde_json::to_vec(updates).map_err(|error| Error::Refused(format!("updates: {error}")))?;
+        self.entry.write("updates.json", &bytes)
+    }
+
+    /// Writes `state.json` anew: what an update has made for the container is to be removed with it.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        self.entry.write_record(record)
+    }
+}
+
+/// flock(2), for as long as it takes.
+fn lock_by(mut file: File, path: &Path, deadline: Instant) -> Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                file = back;
+                // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
+                // commands on one container seldom meet.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(Error::Refused(format!("{path:?} is locked: another command is at work on it")));
+            }
+            Err((_, errno)) => return Err(Error::call(format!("flock({path:?})"), errno)),
+        }
+    }
+}
+
 impl Locked {
     /// Writes `state.json`.
     ///
     /// # Errors
     /// The call that failed.
     pub fn write_record(&self, record: &Record) -> Result<()> {
-        let bytes = serde_json::to_vec(record).map_err(|error| Error::Refused(format!("state: {error}")))?;
-        self.entry.write("state.json", &bytes)
+        self.entry.write_record(record)
     }
 
     /// Writes `config.json`.

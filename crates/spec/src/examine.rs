@@ -76,6 +76,15 @@ impl Examined {
         self.sort();
     }
 
+    /// Adds a warning that others have about it, unless there is one of the same field.
+    pub fn warn(&mut self, pointer: &str, cause: &str) {
+        if self.remarks.iter().any(|remark| remark.pointer == pointer) {
+            return;
+        }
+        self.add(Severity::Warning, vec![Finding { pointer: pointer.to_owned(), cause: cause.to_owned() }]);
+        self.sort();
+    }
+
     /// Whether a container can be made of it.
     pub fn is_usable(&self) -> bool {
         self.remarks.iter().all(|remark| remark.severity != Severity::Error)

@@ -150,7 +150,7 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
     let linux = LinuxFeatureBuilder::default()
         .namespaces(vec![Cgroup, Ipc, Mount, Network, Pid, Time, User, Uts])
         .capabilities(strings(CAPABILITIES))
-        .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true).build()?)
+        .cgroup(CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true).build()?)
         .seccomp(seccomp()?)
         .apparmor(ApparmorBuilder::default().enabled(true).build()?)
         .selinux(SelinuxBuilder::default().enabled(true).build()?)
@@ -173,7 +173,8 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .mount_options(strings(MOUNT_OPTIONS))
         .linux(linux)
         // No annotation changes what is done.
-        .potentially_unsafe_config_annotations(Vec::new())
+        // A property of the unit is what systemd takes it for.
+        .potentially_unsafe_config_annotations(vec!["org.systemd.property.".to_owned()])
         .build()
 }
 
@@ -260,7 +261,7 @@ mod tests {
         assert_eq!(seccomp["operators"][6], "SCMP_CMP_MASKED_EQ");
         assert_eq!(seccomp["supportedFlags"], seccomp["knownFlags"]);
         assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
-        assert_eq!(document["linux"]["cgroup"]["systemd"], false);
+        assert_eq!(document["linux"]["cgroup"]["systemd"], true);
         for pointer in [
             "/linux/apparmor/enabled",
             "/linux/selinux/enabled",

@@ -46,7 +46,11 @@ impl Runtime {
     /// path of the binary that cargo has built.
     pub fn from_env(tare: &str) -> Self {
         let named = std::env::var("TARE_UNDER_TEST").unwrap_or_default();
-        let program = if named.is_empty() || named == "tare" { tare } else { &named };
+        Self::of(if named.is_empty() || named == "tare" { tare } else { &named })
+    }
+
+    /// The runtime of this name or path: for a test that looks at two beside each other.
+    pub fn of(program: &str) -> Self {
         let name = Path::new(program).file_name().and_then(OsStr::to_str).unwrap_or_default();
         let kind = match name {
             name if name.contains("runc") => Kind::Runc,

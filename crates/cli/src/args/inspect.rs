@@ -28,9 +28,15 @@ pub(crate) struct Ps {
     pub(crate) format: String,
 }
 
-/// Print events and statistics of a container (not supported yet)
+/// Print what a container uses and what happens to it, a line of JSON each
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    #[arg(value_name = "ARGS", hide = true)]
-    ignored: Vec<OsString>,
+    /// The container's name
+    pub(crate) id: String,
+    /// Statistics once, then exit
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// How often to print statistics: 5s, 500ms, 1m30s
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub(crate) interval: String,
 }

@@ -58,10 +58,10 @@ pub(crate) struct Update {
     pub(crate) kernel_memory: Option<String>,
     #[arg(long, hide = true, value_name = "SIZE")]
     pub(crate) kernel_memory_tcp: Option<String>,
-    /// Intel RDT schema of the L3 cache (not supported yet)
+    /// Intel RDT schema of the L3 cache
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) l3_cache_schema: Option<String>,
-    /// Intel RDT schema of the memory bandwidth (not supported yet)
+    /// Intel RDT schema of the memory bandwidth
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) mem_bw_schema: Option<String>,
 }

@@ -37,7 +37,12 @@ pub(super) fn write(global: &Global, check: &Check) -> Result<u8, Cause> {
     let mut examined = examine::bundle(&dir).map_err(|error| error.to_string())?;
     let actions = match examined.bundle.take() {
         Some(bundle) => match actions(global, wanted, &bundle) {
-            Ok(actions) => Some(actions),
+            Ok((actions, ignored)) => {
+                for (field, cause) in ignored {
+                    examined.warn(&pointer(field), &cause);
+                }
+                Some(actions)
+            }
             Err(Refusal::Field(field, cause)) => {
                 examined.refuse(&field, &cause);
                 None
@@ -71,10 +76,22 @@ impl From<tare_sandbox::Error> for Refusal {
 
 const MEMBERS: &[&str] = &["process", "root", "mounts", "hooks", "linux", "hostname", "domainname"];
 
-fn actions(global: &Global, wanted: Option<cgroup_outline::Version>, bundle: &Bundle) -> Result<Vec<Action>, Refusal> {
+/// Fields, and why nothing comes of them.
+type Ignored = Vec<(&'static str, String)>;
+
+/// The steps of a plan, and the limits that have none: fields that the version of cgroups has nothing for.
+fn actions(
+    global: &Global,
+    wanted: Option<cgroup_outline::Version>,
+    bundle: &Bundle,
+) -> Result<(Vec<Action>, Ignored), Refusal> {
     let plan = Plan::new(ID, bundle, &CreateOptions { bundle: bundle.dir.clone(), ..CreateOptions::default() })?;
     let location = location(global, wanted, bundle)?;
-    Ok(outline(&plan, bundle, &location)?)
+    let ignored = cgroup_outline::version(&location).map(|version| {
+        let cause = format!("ignored: cgroup {version} has nothing that does this");
+        cgroup_outline::ignored(version, &plan.resources).into_iter().map(|field| (field, cause.clone())).collect()
+    });
+    Ok((outline(&plan, bundle, &location)?, ignored.unwrap_or_default()))
 }
 
 /// Where the cgroup would be: on this host, or where hosts with the `wanted` version have it.

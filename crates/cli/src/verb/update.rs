@@ -6,17 +6,28 @@ use std::path::Path;
 use std::str::FromStr;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use tare_sandbox::container;
 
 use crate::args::Update;
 use crate::report::cause;
 use crate::size;
 
 impl Update {
-    /// The limits that the flags, or the file that they name, ask for.
+    /// What the flags, or the file that they name, ask for.
     ///
     /// # Errors
     /// One line that names the flag.
-    pub(super) fn limits(&self) -> Result<LinuxResources, String> {
+    pub(super) fn change(&self) -> Result<container::Update, String> {
+        // Words are asked for by not being empty, as runc takes these flags.
+        let schema = |schema: &Option<String>| schema.clone().filter(|schema| !schema.is_empty());
+        Ok(container::Update {
+            resources: self.limits()?,
+            l3_cache_schema: schema(&self.l3_cache_schema),
+            mem_bw_schema: schema(&self.mem_bw_schema),
+        })
+    }
+
+    fn limits(&self) -> Result<LinuxResources, String> {
         let mut resources = match &self.resources {
             Some(path) => read(path)?,
             None => self.flags()?,
@@ -32,11 +43,6 @@ impl Update {
     }
 
     fn flags(&self) -> Result<LinuxResources, String> {
-        for (flag, value) in [("l3-cache-schema", &self.l3_cache_schema), ("mem-bw-schema", &self.mem_bw_schema)] {
-            if value.is_some() {
-                return Err(format!("--{flag} is not supported by this version of tare"));
-            }
-        }
         for (flag, value) in [("kernel-memory", &self.kernel_memory), ("kernel-memory-tcp", &self.kernel_memory_tcp)] {
             if value.is_some() {
                 tracing::warn!("update: --{flag} is ignored: the kernel has dropped that limit");

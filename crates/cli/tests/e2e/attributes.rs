@@ -404,6 +404,66 @@ fn a_device_that_cannot_move_leaves_all_where_they_are() {
 }
 
 #[test]
+fn devices_come_back_whole_when_create_fails_after_they_moved() {
+    let runtime = runtime();
+    known!(runtime, Runc: "since 1.3.1", Crun: "since 1.23");
+    if !can_make_devices() {
+        skip!("no ip, or no veth");
+    }
+    let devices = json!({"tv0": {"name": "eth7"}, "tv1": {"name": "net%d"}});
+    let hook = json!({"path": "/bin/false"});
+    let late = || Bundle::new().set("/linux/netDevices", devices.clone());
+    for bundle in [
+        late().mount(json!({"destination": "/x", "type": "no-such-fs", "source": "none"})),
+        late().hook("createRuntime", hook),
+        late().args(["no-such-program"]),
+        // Only the last of several cannot be moved.
+        late().set("/linux/netDevices/zz", json!({"name": "zz%d"})),
+        late().args(["no-such-program"]).user_namespace(100_000, 65_536),
+    ] {
+        for verb in ["run", "create"] {
+            let container = runtime.container(&bundle);
+            let after = "\"$@\"; code=$?; ip addr show tv0; ip link show tv1; ls /sys/class/net; exit $code";
+            let script = format!(
+                "exec unshare --net --mount --propagation slave sh -c 'mount -t sysfs s /sys; {TWO_DEVICES}; {after}' sh \"$@\""
+            );
+            let output = container.verb(verb).arg(container.id()).through_shell(&script).run();
+            assert_eq!(output.code(), Some(1), "{output}");
+            for part in
+                ["tv0@tv1", "inet 10.11.12.13/24", "inet 10.11.12.14/24", "inet6 fd00::13/64", "mtu 1400", "tv1@tv0"]
+            {
+                assert!(output.stdout.contains(part), "{part}: {output}");
+            }
+            assert_eq!(output.stdout.matches(",UP").count(), 2, "{output}");
+            assert_eq!(output.lines().into_iter().rev().take(3).collect::<Vec<_>>(), ["tv1", "tv0", "lo"], "{output}");
+        }
+    }
+}
+
+/// The specification: "the runtime MUST NOT attempt to move the interface out of the namespace before deletion".
+#[test]
+fn a_device_stays_in_a_namespace_that_was_joined() {
+    let runtime = runtime();
+    known!(runtime, Runc: "since 1.3.1", Crun: "since 1.23");
+    if !can_make_devices() {
+        skip!("no ip, or no veth");
+    }
+    let dir = TempDir::new("net");
+    let path = dir.join("ns");
+    fs::write(&path, "").unwrap();
+    let bundle =
+        Bundle::new().join_namespace("network", &path).set("/linux/netDevices", json!({"tv0": {"name": "eth7"}}));
+    let container = runtime.container(&bundle);
+    let path = path.display();
+    let script = format!(
+        "exec unshare --net --mount --propagation slave sh -c '{TWO_DEVICES}; unshare --net={path} true; \
+         \"$@\"; code=$?; nsenter --net={path} ip addr show eth7; umount {path}; exit $code' sh \"$@\""
+    );
+    let output = container.verb("run").arg(container.id()).through_shell(&script).run().ok();
+    assert!(output.stdout.contains("eth7@") && output.stdout.contains("inet 10.11.12.13/24"), "{output}");
+}
+
+#[test]
 fn a_device_goes_with_the_network_namespace() {
     let runtime = runtime();
     known!(runtime, Runc: "since 1.3.1", Crun: "since 1.23");

@@ -370,6 +370,79 @@ fn without_a_pid_namespace_the_rest_can_be_killed_when_init_is_gone() {
 }
 
 #[test]
+fn without_a_pid_namespace_kill_kill_ends_the_rest_when_init_is_gone() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 wants --all", Crun: "1.8.1 wants --all");
+    let bundle = Bundle::script("sleep 1001 & exit").without_namespace("pid");
+    let container = runtime.container(&bundle);
+    container.up();
+    container.wait_for("stopped");
+    container.kill("TERM").fails(&["not running"]);
+    container.kill("KILL").ok();
+    let dirs = host::cgroups_with(container.id());
+    wait_until("nothing is left", || dirs.iter().all(|dir| read(dir, "cgroup.procs").is_empty()));
+    container.kill("KILL").fails(&["not running"]);
+    container.delete().ok();
+}
+
+#[test]
+fn kill_all_reaches_each_process_with_any_signal() {
+    let runtime = runtime();
+    let script = "sh -c 'trap \"echo child >> /got\" USR1; touch /child; while :; do sleep 0.02; done' & \
+                  trap 'echo init >> /got' USR1; touch /init; while :; do sleep 0.02; done";
+    let bundle = Bundle::script(script);
+    let container = runtime.container(&bundle);
+    container.up();
+    let there = |name: &str| bundle.rootfs().join(name).exists();
+    wait_until("both are ready", || there("init") && there("child"));
+    container.kill("USR1").ok();
+    let got = || fs::read_to_string(bundle.rootfs().join("got")).unwrap_or_default();
+    wait_until("init alone has got it", || got() == "init\n");
+    container.verb("kill").args(["--all", container.id(), "USR1"]).run().ok();
+    wait_until("both have got it", || got().lines().count() == 3);
+    let mut lines: Vec<_> = got().lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["child", "init", "init"]);
+}
+
+/// Each of its processes forks the next and ends: a list of them is out of date when it is read.
+#[test]
+fn kill_all_loses_no_process_that_is_just_forked() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 signals those that it has listed");
+    let bundle = Bundle::script("trap : TERM; sh /chain & while :; do sleep 1000 & wait; done")
+        .file("chain", "echo link >> /links; sh /chain &\n");
+    let container = runtime.container(&bundle);
+    container.up();
+    let links = || fs::read_to_string(bundle.rootfs().join("links")).unwrap_or_default().len();
+    wait_until("it runs", || links() > 0);
+    container.verb("kill").args(["--all", container.id(), "TERM"]).run().ok();
+    // A link that was on its way out before the signal may still write; one that lives on does so for ever.
+    let mut last = links();
+    wait_until("the chain is broken", || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::mem::replace(&mut last, links()) == links()
+    });
+    container.is("running");
+}
+
+#[test]
+fn kill_all_of_a_paused_container_waits_for_resume() {
+    let runtime = runtime();
+    known!(runtime, Runc: "1.1.5 thaws it", Crun: "1.8.1 thaws it");
+    let bundle = Bundle::script("trap 'touch /got' TERM; touch /ready; while :; do sleep 0.02; done");
+    let container = runtime.container(&bundle);
+    container.up();
+    wait_until("it is ready", || bundle.rootfs().join("ready").exists());
+    container.call("pause", &[]).ok();
+    container.verb("kill").args(["--all", container.id(), "TERM"]).run().ok();
+    container.is("paused");
+    assert!(!bundle.rootfs().join("got").exists());
+    container.call("resume", &[]).ok();
+    wait_until("it has got it", || bundle.rootfs().join("got").exists());
+}
+
+#[test]
 fn a_foreground_run_without_a_pid_namespace_leaves_no_process() {
     let runtime = runtime();
     known!(runtime, Crun: "1.8.1 waits for the children of init, as their subreaper");

@@ -87,11 +87,24 @@ fn what_the_plan_refuses_is_an_error_with_its_place_too() {
     let output = check!(bundle,).exits(1);
     let expected = ": error: /mounts/7/options: tmpcopyup is for type tmpfs alone";
     assert!(output.stdout.contains(expected), "{output}");
-    let bundle = Bundle::new().resource("memory", json!({"swappiness": 10}));
+    let bundle = Bundle::new().resource("unified", json!({"memory.max": "1"}));
     bundle.write();
-    assert_eq!(check!(bundle, "--cgroup-version", "v1").ok().stdout, "");
-    let output = check!(bundle, "--cgroup-version", "v2").exits(1);
-    assert!(output.stdout.contains(": error: /linux/resources/memory/swappiness: "), "{output}");
+    assert_eq!(check!(bundle, "--cgroup-version", "v2").ok().stdout, "");
+    let output = check!(bundle, "--cgroup-version", "v1").exits(1);
+    assert!(output.stdout.contains(": error: /linux/resources/unified: "), "{output}");
+}
+
+#[test]
+fn limits_that_the_version_of_cgroups_has_not_are_warnings() {
+    let bundle = Bundle::new().resource("memory", json!({"swappiness": 10, "kernel": 5}));
+    bundle.write();
+    let output = check!(bundle, "--cgroup-version", "v1").ok();
+    assert_eq!(output.lines().len(), 1, "{output}");
+    let output = check!(bundle, "--cgroup-version", "v2").ok();
+    let expected = ": warning: /linux/resources/memory/swappiness: ignored: cgroup v2 has nothing that does this";
+    assert!(output.stdout.contains(expected), "{output}");
+    assert_eq!(output.lines().len(), 2, "{output}");
+    assert_eq!(output.stderr, "");
 }
 
 #[test]

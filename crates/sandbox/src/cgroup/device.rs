@@ -1,6 +1,7 @@
 //! Which devices a container may make and open: the rules of `linux.resources.devices` as the two languages of the
-//! kernel, a v1 list and a v2 program.
+//! kernel, a v1 list and a v2 program, and as systemd's list.
 
+mod allow;
 mod list;
 mod program;
 
@@ -8,7 +9,8 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::{Error, Result};
 
-pub(super) use list::{Lists, transition};
+pub(super) use allow::Allowed;
+pub(super) use list::{Lists, Step, transition};
 pub(super) use program::compile;
 
 /// BPF_DEVCG_ACC_MKNOD.

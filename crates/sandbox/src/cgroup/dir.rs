@@ -81,18 +81,23 @@ impl Dir {
     pub(super) fn pids(&self) -> Result<Vec<Pid>> {
         let mut pids = Vec::new();
         for path in tree(&self.path).call(|| format!("readdir({:?})", self.path))? {
-            let procs = Dir::new(&path).open("cgroup.procs", OFlag::O_RDONLY);
-            match procs.and_then(|procs| read_all(&procs, Until::End)) {
-                Ok(text) => pids.extend(parse_pids(&text)),
-                // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose processes are
-                // listed by the domain above it.
-                Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
-                Err(errno) => return Err(Error::call(format!("read({:?})", path.join("cgroup.procs")), errno)),
-            }
+            pids.extend(Dir::new(&path).own_pids()?);
         }
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
+    }
+
+    /// The processes in this cgroup alone.
+    pub(super) fn own_pids(&self) -> Result<Vec<Pid>> {
+        let procs = self.open("cgroup.procs", OFlag::O_RDONLY);
+        match procs.and_then(|procs| read_all(&procs, Until::End)) {
+            Ok(text) => Ok(parse_pids(&text).collect()),
+            // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose processes are
+            // listed by the domain above it.
+            Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(Vec::new()),
+            Err(errno) => Err(Error::call(format!("read({:?})", self.path.join("cgroup.procs")), errno)),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the fields of `linux.resources` mean, on either version.
 
-use oci_spec::runtime::{LinuxHugepageLimit, LinuxMemory, LinuxRdma};
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxMemory, LinuxRdma, LinuxResources};
 
+use super::outline::Version;
 use crate::{Error, Result};
 
 /// A number that asks for something: runc's and so everybody's 0 is "unset".
@@ -40,12 +41,58 @@ pub(super) fn rdma_line(device: &str, limit: LinuxRdma) -> Option<String> {
     (line.len() > device.len()).then_some(line)
 }
 
-/// Kernel memory has no limit of its own any more (kernel ≥ 5.16 answers EOPNOTSUPP, runc ignores it since 1.0).
-pub(super) fn warn_kernel_memory(memory: &LinuxMemory) {
-    #[allow(deprecated)]
-    let kernel = memory.kernel();
-    if asked(kernel).is_some() || asked(memory.kernel_tcp()).is_some() {
-        tracing::warn!("linux.resources.memory.kernel and kernelTCP are ignored: the kernel has dropped them");
+/// `memory.swappiness`: −1 as a client in Go writes it into an unsigned field, which runc takes as unset.
+pub(super) fn swappiness(memory: &LinuxMemory) -> Option<u64> {
+    memory.swappiness().filter(|swappiness| *swappiness != u64::MAX)
+}
+
+/// The fields of `resources` that are asked for and that `version` has nothing for. They are ignored, as runc ignores
+/// them, since the same configurations run on either version; but not without a word.
+pub(super) fn ignored(version: Version, resources: &LinuxResources) -> Vec<&'static str> {
+    let mut fields = Vec::new();
+    let mut add = |given: bool, field| {
+        if given {
+            fields.push(field);
+        }
+    };
+    if let Some(memory) = resources.memory() {
+        // Kernel memory has no limit of its own any more (kernel ≥ 5.16 answers EOPNOTSUPP, runc ignores it since 1.0).
+        #[allow(deprecated)] // by the specification
+        let kernel = memory.kernel();
+        add(asked(kernel).is_some(), "linux.resources.memory.kernel");
+        add(asked(memory.kernel_tcp()).is_some(), "linux.resources.memory.kernelTCP");
+    }
+    if version == Version::V1 {
+        return fields;
+    }
+    if let Some(memory) = resources.memory() {
+        add(swappiness(memory).is_some(), "linux.resources.memory.swappiness");
+        add(memory.disable_oom_killer() == Some(true), "linux.resources.memory.disableOOMKiller");
+        // What it says when it is true is always so.
+        add(memory.use_hierarchy() == Some(false), "linux.resources.memory.useHierarchy");
+    }
+    if let Some(cpu) = resources.cpu() {
+        add(asked(cpu.realtime_runtime()).is_some(), "linux.resources.cpu.realtimeRuntime");
+        add(asked(cpu.realtime_period()).is_some(), "linux.resources.cpu.realtimePeriod");
+    }
+    if let Some(io) = resources.block_io() {
+        add(asked(io.leaf_weight()).is_some(), "linux.resources.blockIO.leafWeight");
+        let mut devices = io.weight_device().iter().flatten();
+        let leaf = devices.any(|device| asked(device.leaf_weight()).is_some());
+        add(leaf, "linux.resources.blockIO.weightDevice[].leafWeight");
+    }
+    if let Some(network) = resources.network() {
+        add(asked(network.class_id()).is_some(), "linux.resources.network.classID");
+        let priorities = network.priorities().as_ref().is_some_and(|priorities| !priorities.is_empty());
+        add(priorities, "linux.resources.network.priorities");
+    }
+    fields
+}
+
+/// Says what [`ignored`] found.
+pub(super) fn warn_ignored(version: Version, resources: &LinuxResources) {
+    for field in ignored(version, resources) {
+        tracing::warn!("{field} is ignored: cgroup {version} has nothing that does this");
     }
 }
 
@@ -86,5 +133,43 @@ mod tests {
         ] {
             assert_eq!(rdma_line("mlx5_1", serde_json::from_str(json).unwrap()).as_deref(), line);
         }
+    }
+
+    const OF_V1: &str = r#"{
+        "cpu": {"realtimeRuntime": 5, "realtimePeriod": 7},
+        "memory": {"kernel": 1, "kernelTCP": 2, "swappiness": 0, "disableOOMKiller": true, "useHierarchy": false},
+        "blockIO": {"leafWeight": 20, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 30}]},
+        "network": {"classID": 5, "priorities": [{"name": "lo", "priority": 1}]}}"#;
+
+    #[test]
+    fn what_a_version_has_nothing_for_is_said_by_name() {
+        let resources = serde_json::from_str(OF_V1).unwrap();
+        let dropped = ["linux.resources.memory.kernel", "linux.resources.memory.kernelTCP"];
+        assert_eq!(ignored(Version::V1, &resources), dropped);
+        let all = ignored(Version::V2, &resources);
+        let mut expected = dropped.to_vec();
+        expected.extend([
+            "linux.resources.memory.swappiness",
+            "linux.resources.memory.disableOOMKiller",
+            "linux.resources.memory.useHierarchy",
+            "linux.resources.cpu.realtimeRuntime",
+            "linux.resources.cpu.realtimePeriod",
+            "linux.resources.blockIO.leafWeight",
+            "linux.resources.blockIO.weightDevice[].leafWeight",
+            "linux.resources.network.classID",
+            "linux.resources.network.priorities",
+        ]);
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_not_said_to_be_ignored() {
+        let nothing = r#"{
+            "cpu": {"shares": 5, "realtimeRuntime": 0, "realtimePeriod": 0},
+            "memory": {"limit": 5, "kernel": 0, "swappiness": 18446744073709551615, "disableOOMKiller": false,
+                       "useHierarchy": true},
+            "blockIO": {"leafWeight": 0, "weightDevice": [{"major": 8, "minor": 0, "weight": 30}]},
+            "network": {"classID": 0, "priorities": []}}"#;
+        assert_eq!(ignored(Version::V2, &serde_json::from_str(nothing).unwrap()), Vec::<&str>::new());
     }
 }

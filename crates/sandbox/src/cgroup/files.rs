@@ -8,6 +8,15 @@ use super::dir::Dir;
 use crate::error::CallContext;
 use crate::{Error, Result};
 
+/// Whether limits meet processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occupancy {
+    /// `create`: nobody is inside, nothing is in use.
+    Empty,
+    /// `update`.
+    InUse,
+}
+
 /// The files of one directory. `field` is the field of the configuration in whose name a file is written.
 pub(super) trait Files {
     /// Writes one file.

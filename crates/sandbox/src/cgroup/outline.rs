@@ -1,6 +1,7 @@
 //! What would be written to a container's cgroup, without a cgroup: the code that writes, on files that only take notes.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -8,7 +9,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 
 use super::device::{Lists, Policy, compile, transition};
-use super::files::{Files, Hierarchies, fresh};
+use super::files::{Files, Hierarchies, Occupancy, fresh};
 use super::{Directory, Driver, Location, host, v1, v2};
 use crate::Result;
 
@@ -19,6 +20,15 @@ pub enum Version {
     V1,
     /// One for all.
     V2,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 /// One write.
@@ -72,7 +82,12 @@ pub fn usual(wanted: Version, cgroups_path: Option<&Path>, id: &str) -> Location
         })
         .collect(),
     };
-    Location { driver: Driver::Cgroupfs, directories }
+    Location { driver: Driver::Cgroupfs, directories, unit: None }
+}
+
+/// The fields that are ignored, with a warning: `version` has nothing for them.
+pub fn ignored(version: Version, resources: &LinuxResources) -> Vec<&'static str> {
+    super::field::ignored(version, resources)
 }
 
 /// Every write that limits a container, in order.
@@ -88,7 +103,7 @@ pub fn writes(location: &Location, resources: &LinuxResources) -> Result<Vec<Wri
         Some(Version::V2) => {
             let path = location.directories.first().map(|directory| directory.path.clone()).unwrap_or_default();
             let dir = NotePad { path, notes: written.clone() };
-            v2::limit::apply(&dir, resources)?;
+            v2::limit::apply(&dir, resources, Occupancy::Empty)?;
             let program = compile(&Policy::new(rules)?);
             dir.note(DEVICES, "", &format!("device program of {} instructions", program.len()));
         }
@@ -284,7 +299,6 @@ mod tests {
             let location = usual(version, None, "web");
             writes(&location, &serde_json::from_str(resources).unwrap()).unwrap_err().to_string()
         };
-        assert!(refusal(Version::V2, r#"{"memory": {"swappiness": 10}}"#).contains("swappiness"));
         assert!(refusal(Version::V1, r#"{"unified": {"memory.high": "1"}}"#).contains("unified"));
         let rule = r#"{"devices": [{"allow": true, "type": "c", "access": "x"}]}"#;
         assert!(refusal(Version::V2, rule).contains("linux.resources.devices[0]"));

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::Cgroup;
 use super::dir::{Dir, tree};
-use super::event;
+use super::event::{self, Wait};
 use crate::error::CallContext;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::{Error, Result};
@@ -29,15 +29,33 @@ pub(super) fn remove(cgroup: &dyn Cgroup, unified: Option<&Dir>, deadline: Insta
     if left.is_empty() {
         return Ok(());
     }
-    cgroup.kill()?;
-    if let Some(unified) = unified {
+    match unified {
         // Whether it empties in time or not, what stays is named below.
-        event::wait_for(unified, "populated", false, deadline)?;
+        Some(unified) => drop(kill_until_empty(cgroup, unified, deadline)?),
+        None => cgroup.kill()?,
     }
     for path in left {
         remove_tree(path, deadline)?;
     }
     Ok(())
+}
+
+/// How long to wait for the killed before they are killed again: a process can have entered since, or have dropped the
+/// signal.
+const BEFORE_KILLING_AGAIN: Duration = Duration::from_millis(500);
+
+/// Kills everything, waits for `cgroup.events` to say that nothing is left, and kills again what has come or stayed.
+fn kill_until_empty(cgroup: &dyn Cgroup, unified: &Dir, deadline: Instant) -> Result<Wait> {
+    loop {
+        cgroup.kill()?;
+        let next = deadline.min(Instant::now() + BEFORE_KILLING_AGAIN);
+        if event::wait_for(unified, "populated", false, next)? == Wait::Done {
+            return Ok(Wait::Done);
+        }
+        if Instant::now() >= deadline {
+            return Ok(Wait::Late);
+        }
+    }
 }
 
 /// rmdir(2). False if something is in it; one that is gone is removed.
@@ -101,36 +119,130 @@ pub(super) fn kill_each(dir: &Dir) -> Result<Vec<OwnedFd>> {
     Ok(opened.into_values().collect())
 }
 
-/// The error for what is in `dir` at the deadline.
+/// The error for what is in `dir` at the deadline: processes, or else the cgroups that are left.
 fn stayed(dir: &Dir) -> Result<Error> {
     let pids = dir.pids()?;
-    let processes: Vec<String> = pids.iter().take(3).map(|&pid| describe(pid)).collect();
-    let more = if pids.len() > 3 { format!(" and {} more", pids.len() - 3) } else { String::new() };
-    let what = if processes.is_empty() { "no process is listed".to_owned() } else { processes.join(", ") };
-    Ok(Error::Refused(format!("cgroup {:?} is still in use: {what}{more}", dir.path())))
+    let mut left: Vec<String> = pids.iter().map(|&pid| describe(pid)).collect();
+    if left.is_empty() {
+        let below = tree(dir.path()).call(|| format!("readdir({:?})", dir.path()))?;
+        left = below.iter().map(|path| format!("no process is listed in {path:?}")).collect();
+    }
+    let more = if left.len() > 3 { format!(" and {} more", left.len() - 3) } else { String::new() };
+    left.truncate(3);
+    Ok(Error::Refused(format!("cgroup {:?} is still in use: {}{more}", dir.path(), left.join(", "))))
 }
 
-/// `pid 42 (state D, wchan nfs_wait)`.
-fn describe(pid: Pid) -> String {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+/// `pid 42 "cp" (state D, wchan nfs_wait)`: what a process that does not end is doing.
+pub(crate) fn describe(pid: Pid) -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let stat = read("stat");
     // The name in parentheses may hold anything; the state is the word after the last one.
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap_or('?');
-    let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    let wchan = read("wchan");
     let wchan = if wchan.is_empty() || wchan == "0" { "none" } else { wchan.as_str() };
-    format!("pid {pid} (state {state}, wchan {wchan})")
+    format!("pid {pid} {:?} (state {state}, wchan {wchan})", read("comm").trim_end())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::scratch::{Process, Scratch, enter_pure_cgroup2, host_has_v1, soon};
+    use nix::sys::ptrace;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{WaitStatus, waitpid};
 
     #[test]
-    fn a_process_is_described_by_state_and_wchan() {
+    fn a_process_is_described_by_name_state_and_wchan() {
         let text = describe(Pid::this());
-        assert!(
-            text.starts_with(&format!("pid {} (state R, wchan ", Pid::this())) || text.contains("state S"),
-            "{text}"
-        );
-        assert_eq!(describe(Pid::from_raw(i32::MAX)), format!("pid {} (state ?, wchan none)", i32::MAX));
+        assert!(text.starts_with(&format!("pid {} \"", Pid::this())), "{text}");
+        assert!(text.contains("(state R, wchan ") || text.contains("(state S, wchan "), "{text}");
+        assert_eq!(describe(Pid::from_raw(i32::MAX)), format!("pid {} \"\" (state ?, wchan none)", i32::MAX));
+    }
+
+    /// A process that a tracer holds on its way out: the kernel drops every further signal, SIGKILL too.
+    struct Held(Process);
+
+    impl Held {
+        fn within(scratch: &Scratch) -> Self {
+            let held = scratch.sleeper();
+            let pid = Pid::from_raw(held.pid());
+            ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT).unwrap();
+            kill(pid, Signal::SIGKILL).unwrap();
+            let status = waitpid(pid, None).unwrap();
+            assert!(matches!(status, WaitStatus::PtraceEvent(..)), "{status:?}");
+            Self(held)
+        }
+
+        fn let_go(self) {
+            let _killed_again = ptrace::detach(Pid::from_raw(self.0.pid()), None);
+        }
+    }
+
+    fn what_stays_is_named(scratch: &Scratch) {
+        let held = Held::within(scratch);
+        let pid = held.0.pid();
+        let begun = Instant::now();
+        let removed = scratch.0.remove(begun + Duration::from_millis(700));
+        let took = begun.elapsed();
+        let listed = scratch.0.pids().unwrap();
+        held.let_go();
+        let error = removed.unwrap_err().to_string();
+        assert!(error.contains(&format!("is still in use: pid {pid} \"sleep\" (state ")), "{error}");
+        assert!(listed.contains(&Pid::from_raw(pid)));
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        scratch.0.remove(soon()).unwrap();
+        assert!(scratch.gone());
+    }
+
+    #[test]
+    fn what_stays_at_the_deadline_is_named_on_v1() {
+        if host_has_v1() {
+            what_stays_is_named(&Scratch::created());
+        }
+    }
+
+    #[test]
+    fn what_stays_at_the_deadline_is_named_on_v2() {
+        enter_pure_cgroup2();
+        what_stays_is_named(&Scratch::created());
+    }
+
+    #[test]
+    fn a_process_that_enters_after_the_kill_is_killed_too() {
+        enter_pure_cgroup2();
+        let scratch = Scratch::created();
+        let _first = scratch.sleeper();
+        let held = Held::within(&scratch);
+        let late = Process::sleeping();
+        let procs = scratch.dir("").join("cgroup.procs");
+        std::thread::scope(|scope| {
+            let removal = scope.spawn({
+                let location = scratch.0.location().clone();
+                // In our mount namespace, but with a manager of its own: one is for one thread.
+                move || crate::cgroup::open(&location).remove(soon())
+            });
+            // Whatever it has killed by now, this one comes later.
+            std::thread::sleep(Duration::from_millis(100));
+            std::fs::write(&procs, late.pid().to_string()).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            held.let_go();
+            removal.join().unwrap().unwrap();
+        });
+        assert!(scratch.gone());
+    }
+
+    #[test]
+    fn nested_cgroups_that_the_container_froze_are_thawed_and_removed_on_v1() {
+        if !host_has_v1() {
+            return;
+        }
+        let scratch = Scratch::created();
+        let process = scratch.sleeper();
+        let inner = scratch.dir("freezer").join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("cgroup.procs"), process.pid().to_string()).unwrap();
+        std::fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+        scratch.0.remove(soon()).unwrap();
+        assert!(scratch.gone());
     }
 }

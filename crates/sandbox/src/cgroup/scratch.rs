@@ -59,6 +59,27 @@ impl Scratch {
         process
     }
 
+    /// A process in the cgroup of `controller` that holds so many MiB of its own memory.
+    pub(super) fn holder(&self, controller: &str, mib: usize) -> Process {
+        let procs = self.dir(controller).join("cgroup.procs");
+        // What dd reads in one go it holds until it has written it: to a pipe that nobody empties.
+        let script = format!("echo 0 > {} && exec dd if=/dev/zero bs={mib}M count=1", procs.display());
+        let process =
+            Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let resident = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0").to_owned();
+            line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).unwrap_or(0)
+        };
+        let deadline = soon();
+        while resident() < mib * 1024 {
+            assert!(Instant::now() < deadline, "dd holds {} KiB", resident());
+            // Another process is at work: nothing tells when it has come so far.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Process(process)
+    }
+
     /// Runs `sh -c script` from inside the cgroup of `controller`: whether each script succeeded.
     pub(super) fn run_inside(&self, controller: &str, scripts: &[&str]) -> Vec<bool> {
         let procs = self.dir(controller).join("cgroup.procs");

@@ -9,15 +9,21 @@ use serde::Serialize;
 use super::dir::Dir;
 use crate::{Error, Result};
 
+mod blkio;
+mod cpuset;
+mod pressure;
 mod read;
 
+pub use pressure::{Pressure, Share};
 pub(super) use read::{v1, v2};
 
 /// Every controller's figures. What the host lacks counts 0.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
     /// Time.
     pub cpu: Cpu,
+    /// Which CPUs and memory nodes.
+    pub cpuset: Cpuset,
     /// Bytes.
     pub memory: Memory,
     /// Tasks.
@@ -29,12 +35,44 @@ pub struct Stats {
 }
 
 /// CPU time.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cpu {
     /// What was used.
     pub usage: CpuUsage,
     /// How the quota held it back.
     pub throttling: Throttling,
+    /// How tasks waited for a CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
+}
+
+/// CPUs and memory nodes. The flags are v1's, cpuset(7); on v2 the two lists alone are filled, with what is in effect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cpuset {
+    /// The CPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u16>,
+    /// `cpuset.cpu_exclusive`
+    pub cpu_exclusive: u64,
+    /// The memory nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mems: Vec<u16>,
+    /// `cpuset.mem_hardwall`
+    pub mem_hardwall: u64,
+    /// `cpuset.mem_exclusive`
+    pub mem_exclusive: u64,
+    /// `cpuset.memory_migrate`
+    pub memory_migrate: u64,
+    /// `cpuset.memory_spread_page`
+    pub memory_spread_page: u64,
+    /// `cpuset.memory_spread_slab`
+    pub memory_spread_slab: u64,
+    /// `cpuset.memory_pressure`
+    pub memory_pressure: u64,
+    /// `cpuset.sched_load_balance`
+    pub sched_load_balance: u64,
+    /// `cpuset.sched_relax_domain_level`
+    pub sched_relax_domain_level: i64,
 }
 
 /// CPU time in nanoseconds. The lists by CPU exist on v1 only.
@@ -74,7 +112,7 @@ pub struct Throttling {
 }
 
 /// Memory in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Memory {
     /// Page cache.
     #[serde(skip_serializing_if = "zero")]
@@ -91,6 +129,9 @@ pub struct Memory {
     /// `memory.stat`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw: BTreeMap<String, u64>,
+    /// How tasks waited for memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
 }
 
 /// One kind of memory in bytes.
@@ -119,8 +160,8 @@ pub struct Pids {
     pub limit: u64,
 }
 
-/// Block devices.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// Block devices, each list with an entry per device and kind of request. v2 has the first two alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blkio {
     /// Bytes.
@@ -129,6 +170,27 @@ pub struct Blkio {
     /// Requests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_serviced_recursive: Vec<BlkioEntry>,
+    /// Requests that wait in the scheduler.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_queue_recursive: Vec<BlkioEntry>,
+    /// Nanoseconds from dispatch to completion.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_time_recursive: Vec<BlkioEntry>,
+    /// Nanoseconds in the scheduler's queues.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_wait_time_recursive: Vec<BlkioEntry>,
+    /// Requests that were merged into others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_merged_recursive: Vec<BlkioEntry>,
+    /// Milliseconds of the device.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_time_recursive: Vec<BlkioEntry>,
+    /// Sectors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sectors_recursive: Vec<BlkioEntry>,
+    /// How tasks waited for I/O.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi: Option<Pressure>,
 }
 
 /// One figure of one device.
@@ -140,14 +202,16 @@ pub struct BlkioEntry {
     /// The device's minor number.
     #[serde(skip_serializing_if = "zero")]
     pub minor: u64,
-    /// `Read`, `Write` and what else the kernel names.
+    /// `Read`, `Write` and what else the kernel names; empty where it tells none apart.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub op: String,
     /// How many.
     #[serde(skip_serializing_if = "zero")]
     pub value: u64,
 }
 
-/// Huge pages of one size, in bytes.
+/// Huge pages of one size, in bytes: those that are reserved (what mmap(2) was promised), and before kernel 5.7 those that
+/// are in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Hugetlb {
     /// What is in use.

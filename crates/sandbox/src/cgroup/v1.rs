@@ -12,13 +12,15 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
-use super::device::{Lists, Policy, transition};
-use super::dir::{Dir, Made};
+use super::device::{Lists, Policy, Step, transition};
+use super::dir::{Dir, Made, tree};
 use super::files::Hierarchies;
+use super::journal::{Journal, RememberedHierarchies};
+use super::outline::Version;
 use super::stat::Stats;
 use super::v2::{freeze_unified, frozen_unified, kill_unified};
-use super::{Cgroup, Freezer, Location, refuse_occupied, removal};
-use crate::error::CallContext;
+use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
+use crate::error::{CallContext, Context};
 use crate::{Error, Result};
 
 /// A container's cgroups in the hierarchies of v1.
@@ -54,6 +56,19 @@ impl Manager {
         Self { location: location.clone(), hierarchies, unified, fresh: Cell::new(false) }
     }
 
+    /// Takes over the directories that systemd has made, makes those in the hierarchies that it leaves alone, and puts
+    /// `process` into all: from outside, which costs an RCU grace period each. On a host that is still on v1 systemd has
+    /// paid that before.
+    pub(super) fn adopt(&self, process: Option<u32>) -> Result<()> {
+        self.make_directories(|_| Ok(()))?;
+        self.fresh.set(false);
+        let Some(process) = process else { return Ok(()) };
+        for dir in self.dirs() {
+            dir.write("cgroup.procs", &process.to_string())?;
+        }
+        Ok(())
+    }
+
     /// The directory in the hierarchy of `controller`.
     fn find(&self, controller: &str) -> Option<&Dir> {
         let of = |hierarchy: &&Hierarchy| hierarchy.controllers.split(',').any(|name| name == controller);
@@ -62,6 +77,31 @@ impl Manager {
 
     fn dirs(&self) -> impl Iterator<Item = &Dir> {
         self.hierarchies.iter().map(|hierarchy| &hierarchy.dir).chain(&self.unified)
+    }
+
+    /// Makes what is missing; `look` may refuse what was there.
+    fn make_directories(&self, look: impl FnOnce(&[&Dir]) -> Result<()>) -> Result<()> {
+        let mut made = Made::default();
+        let mut existed = Vec::new();
+        for dir in self.dirs() {
+            if !made.mkdir(dir.path())? {
+                existed.push(dir);
+            }
+        }
+        look(&existed)?;
+        if let Some(cpuset) = self.find("cpuset") {
+            let ours = |path: &Path| cpuset.path().starts_with(path);
+            for path in made.paths().iter().filter(|path| ours(path)) {
+                inherit_cpuset(path)?;
+            }
+            if existed.iter().any(|dir| dir.path() == cpuset.path()) && cpuset.read("cpuset.cpus")?.trim().is_empty() {
+                inherit_cpuset(cpuset.path())?;
+            }
+        }
+        let fresh = |dir: &Dir| made.paths().iter().any(|path| path == dir.path());
+        self.fresh.set(self.find("devices").is_some_and(fresh));
+        made.keep();
+        Ok(())
     }
 
     /// Refuses the directories that were there before if something is in them.
@@ -87,6 +127,23 @@ impl Hierarchies for Manager {
     }
 }
 
+/// How long an update of the device list waits for the processes to stop.
+const FREEZE_FOR_DEVICES: Duration = Duration::from_secs(2);
+
+fn write_rules(dir: &Dir, steps: Vec<Step>) -> Result<()> {
+    let mut open: Option<(&str, OwnedFd)> = None;
+    for (file, rule) in steps {
+        let fd = match open.take() {
+            Some((name, fd)) if name == file => fd,
+            _ => dir.open(file, OFlag::O_WRONLY).call(|| format!("open({:?})", dir.path().join(file)))?,
+        };
+        // One rule per write(2): the kernel stops reading at the end of the first.
+        nix::unistd::write(&fd, rule.as_bytes()).call(|| dir.write_text(file, &rule))?;
+        open = Some((file, fd));
+    }
+    Ok(())
+}
+
 /// A cpuset of v1 starts empty and admits nobody (ENOSPC) before it has CPUs and memory nodes: they are copied down
 /// from the parent, which may be as empty if something else made it.
 fn inherit_cpuset(path: &Path) -> Result<()> {
@@ -109,49 +166,55 @@ impl Cgroup for Manager {
     }
 
     fn create(&self) -> Result<()> {
-        let mut made = Made::default();
-        let mut existed = Vec::new();
-        for dir in self.dirs() {
-            if !made.mkdir(dir.path())? {
-                existed.push(dir);
-            }
-        }
-        self.refuse_used(&existed)?;
-        if let Some(cpuset) = self.find("cpuset") {
-            let ours = |path: &Path| cpuset.path().starts_with(path);
-            for path in made.paths().iter().filter(|path| ours(path)) {
-                inherit_cpuset(path)?;
-            }
-            if existed.iter().any(|dir| dir.path() == cpuset.path()) && cpuset.read("cpuset.cpus")?.trim().is_empty() {
-                inherit_cpuset(cpuset.path())?;
-            }
-        }
-        let fresh = |dir: &Dir| made.paths().iter().any(|path| path == dir.path());
-        self.fresh.set(self.find("devices").is_some_and(fresh));
-        made.keep();
-        Ok(())
+        self.make_directories(|existed| self.refuse_used(existed))
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        field::warn_ignored(Version::V1, resources);
         limit::apply(self, resources)
+    }
+
+    fn update(&self, resources: &LinuxResources) -> Result<()> {
+        field::warn_ignored(Version::V1, resources);
+        let journal = Journal::default();
+        let files = self.hierarchies.iter().map(|one| (one.controllers.as_str(), journal.of(&one.dir)));
+        let files = RememberedHierarchies(files.collect());
+        let changed = limit::apply(&files, resources);
+        drop(files);
+        journal.settle(changed.and_then(|()| match resources.devices() {
+            Some(rules) => self.allow_devices(rules),
+            None => Ok(()),
+        }))
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
         let target = Lists::of(&Policy::new(rules)?)?;
         let dir = self.require("devices", "linux.resources.devices")?;
-        // Not read for a directory of our own making: the parent's list is swept away anyway.
-        let current = if self.fresh.replace(false) { None } else { Some(Lists::parse(&dir.read("devices.list")?)?) };
-        let mut open: Option<(&str, OwnedFd)> = None;
-        for (file, rule) in transition(current.as_ref(), &target) {
-            let fd = match open.take() {
-                Some((name, fd)) if name == file => fd,
-                _ => dir.open(file, OFlag::O_WRONLY).call(|| format!("open({:?})", dir.path().join(file)))?,
-            };
-            // One rule per write(2): the kernel stops reading at the end of the first.
-            nix::unistd::write(&fd, rule.as_bytes()).call(|| dir.write_text(file, &rule))?;
-            open = Some((file, fd));
+        if self.fresh.replace(false) {
+            // Not read for a directory of our own making: the parent's list is swept away anyway.
+            return write_rules(dir, transition(None, &target));
         }
-        Ok(())
+        let current = Lists::parse(&dir.read("devices.list")?)?;
+        let steps = transition(Some(&current), &target);
+        if steps.iter().all(|(_, rule)| rule != "a") {
+            return write_rules(dir, steps).inspect_err(|_| {
+                // As it was, as far as that goes. Where the default changes nothing is: opening everything is no way back.
+                if let Ok(now) = dir.read("devices.list").and_then(|list| Lists::parse(&list)) {
+                    let _what_is_reported_is_the_cause = write_rules(dir, transition(Some(&now), &current));
+                }
+            });
+        }
+        // Another default comes by closing or opening everything at once: nobody is to run at that instant.
+        let thawed = self.frozen()? == Freezer::Thawed;
+        if thawed {
+            self.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_DEVICES)
+                .during(|| "linux.resources.devices: to change the default of the list")?;
+        }
+        let written = write_rules(dir, steps);
+        if thawed {
+            self.freeze(Freezer::Thawed, Instant::now() + FREEZE_FOR_DEVICES)?;
+        }
+        written
     }
 
     fn clone_target(&self) -> Result<Option<OwnedFd>> {
@@ -195,10 +258,7 @@ impl Cgroup for Manager {
 
     fn kill(&self) -> Result<()> {
         let dir = self.find("freezer");
-        let thaw = || match dir.map(|dir| (dir, dir.try_write("freezer.state", "THAWED"))) {
-            None | Some((_, Ok(()) | Err(Errno::ENOENT | Errno::ENODEV))) => Ok(()),
-            Some((dir, Err(errno))) => Err(Error::call(dir.write_text("freezer.state", "THAWED"), errno)),
-        };
+        let thaw = || dir.map_or(Ok(()), thaw_tree);
         if let Some(unified) = &self.unified
             && kill_unified(unified)?
         {
@@ -227,7 +287,7 @@ impl Cgroup for Manager {
     }
 
     fn stats(&self) -> Result<Stats> {
-        super::stat::v1(|controller| self.find(controller))
+        super::stat::v1(|controller| self.find(controller), self.unified.as_ref())
     }
 }
 
@@ -253,6 +313,19 @@ fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
+}
+
+/// Thaws a cgroup that is to die, and those below it, which the container may have frozen itself.
+fn thaw_tree(dir: &Dir) -> Result<()> {
+    // Parents first: a child of a frozen cgroup does not thaw.
+    for path in tree(dir.path()).call(|| format!("readdir({:?})", dir.path()))?.iter().rev() {
+        let dir = Dir::new(path);
+        match dir.try_write("freezer.state", "THAWED") {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+            Err(errno) => return Err(Error::call(dir.write_text("freezer.state", "THAWED"), errno)),
+        }
+    }
+    Ok(())
 }
 
 fn frozen(dir: &Dir) -> Result<Freezer> {

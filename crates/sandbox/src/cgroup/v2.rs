@@ -1,6 +1,7 @@
 //! cgroup v2: one directory, everything in it, by its fd.
 
 pub(super) mod limit;
+mod memory;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,8 +15,11 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use super::device::{self, Policy};
 use super::dir::{Dir, Made};
 use super::event::{self, Wait};
+use super::files::Occupancy;
+use super::journal::Journal;
+use super::outline::Version;
 use super::stat::Stats;
-use super::{Cgroup, Freezer, Location, refuse_occupied, removal};
+use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
 use crate::error::CallContext;
 use crate::sys::bpf;
 use crate::{Error, Result};
@@ -34,6 +38,13 @@ pub(super) struct Manager {
 impl Manager {
     pub(super) fn new(root: &Path, location: &Location, path: &Path) -> Self {
         Self { location: location.clone(), root: root.to_path_buf(), dir: Dir::new(path), fresh: Cell::new(false) }
+    }
+
+    /// Takes over a directory that systemd has made, with a device program of its own perhaps.
+    pub(super) fn adopt(&self) -> Result<()> {
+        self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?;
+        // systemd hands down those that it knows: not hugetlb, rdma, misc.
+        self.enable_controllers()
     }
 
     /// Makes every controller of the host available in the container's cgroup, as runc does: statistics want those
@@ -92,7 +103,18 @@ impl Cgroup for Manager {
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        limit::apply(&self.dir, resources)
+        field::warn_ignored(Version::V2, resources);
+        limit::apply(&self.dir, resources, Occupancy::Empty)
+    }
+
+    fn update(&self, resources: &LinuxResources) -> Result<()> {
+        field::warn_ignored(Version::V2, resources);
+        let journal = Journal::default();
+        let changed = limit::apply(&journal.of(&self.dir), resources, Occupancy::InUse);
+        journal.settle(changed.and_then(|()| match resources.devices() {
+            Some(rules) => self.allow_devices(rules),
+            None => Ok(()),
+        }))
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {

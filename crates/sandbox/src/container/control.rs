@@ -1,38 +1,58 @@
-//! `kill`, `pause`, `resume`, `update`.
+//! `kill`, `pause`, `resume`.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxResources;
+use nix::unistd::Pid;
 
 use super::{Runtime, Status, deadline};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::error::CallContext;
-use crate::store::{Entry, Record};
+use crate::store::{Entry, Init, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::{Error, Result};
 
 impl Runtime {
     /// Sends `signal` to init, or with `all` to every process; `all` makes a stopped container no error. SIGKILL to a container
-    /// without a pid namespace of its own reaches every process: nothing else would ever end them.
+    /// without a pid namespace of its own reaches every process, with init gone too: nothing else would ever end them.
     ///
     /// # Errors
     /// [`Error::NotRunning`].
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let (entry, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
-        let everything = all || (signal == libc::SIGKILL && !record.own_pid_namespace);
-        match entry.init()?.ok_or(Error::NotRunning).and_then(crate::store::Init::open) {
-            Ok(init) => send(init.as_fd(), signal)?,
-            Err(Error::NotRunning) if all => {}
+        let init = entry.init()?;
+        let handle = match init.ok_or(Error::NotRunning).and_then(Init::open) {
+            Ok(handle) => Some(handle),
+            Err(Error::NotRunning) => None,
             Err(error) => return Err(error),
+        };
+        let orphans = signal == libc::SIGKILL && !record.own_pid_namespace;
+        if handle.is_none() && !all && !(orphans && !cgroup.pids()?.is_empty()) {
+            return Err(Error::NotRunning);
         }
-        if everything {
-            signal_all(cgroup.as_ref(), signal)?;
+        let everything = all || orphans;
+        let mut reached =
+            if everything && signal != libc::SIGKILL { signal_all(cgroup.as_ref(), signal)? } else { BTreeSet::new() };
+        if let (Some(init), Some(handle)) = (init, handle)
+            // Not among the others: in no cgroup of ours, or they are not asked for.
+            && reached.insert(init.pid)
+        {
+            match send(handle.as_fd(), signal) {
+                Err(Error::NotRunning) if everything => {}
+                sent => sent?,
+            }
         }
-        if signal == libc::SIGKILL && cgroup.frozen()? == Freezer::Frozen {
-            // On cgroup v1 a frozen process dies only when it thaws.
-            cgroup.freeze(Freezer::Thawed, deadline())?;
+        if signal == libc::SIGKILL {
+            if everything {
+                cgroup.kill()?;
+            }
+            if cgroup.frozen()? == Freezer::Frozen {
+                // On cgroup v1 a frozen process dies only when it thaws.
+                cgroup.freeze(Freezer::Thawed, deadline())?;
+            }
         }
         Ok(())
     }
@@ -68,23 +88,6 @@ impl Runtime {
         }
     }
 
-    /// Changes the limits that `resources` names; the others stay.
-    ///
-    /// # Errors
-    /// The write that failed.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
-        let (entry, record) = self.find(id)?;
-        let cgroup = cgroup::open(&record.cgroup);
-        match super::inspect::status(&entry, cgroup.as_ref())? {
-            Status::Stopped | Status::Creating => Err(Error::NotRunning),
-            _ => {
-                cgroup.apply(resources)?;
-                // Without a list the rules stay as they are.
-                resources.devices().as_deref().map_or(Ok(()), |rules| cgroup.allow_devices(rules))
-            }
-        }
-    }
-
     /// The entry and record of a container.
     pub(super) fn find(&self, id: &str) -> Result<(Entry, Record)> {
         let entry = self.store().open(id)?;
@@ -101,19 +104,54 @@ fn send(process: std::os::fd::BorrowedFd<'_>, signal: i32) -> Result<()> {
     }
 }
 
-fn signal_all(cgroup: &dyn Cgroup, signal: i32) -> Result<()> {
-    if signal == libc::SIGKILL {
-        return cgroup.kill();
+/// How long `kill --all` waits for the freezer. It goes on without.
+const FREEZE_FOR_SIGNAL: Duration = Duration::from_secs(2);
+
+/// Sends `signal` once to every process of the cgroup, frozen meanwhile so that none forks away from the list; a container
+/// that is paused stays so, and gets the signal when it is resumed. Returns whom it has reached.
+fn signal_all(cgroup: &dyn Cgroup, signal: i32) -> Result<BTreeSet<Pid>> {
+    if cgroup.frozen()? == Freezer::Frozen {
+        return signal_each(cgroup, signal);
     }
-    for pid in cgroup.pids()? {
-        // By handle, and only if it still is in the cgroup: between the list and the handle the pid can change its owner.
-        let Ok(process) = pidfd_open(pid) else { continue };
-        if cgroup.pids()?.contains(&pid) {
-            match send(process.as_fd(), signal) {
-                Ok(()) | Err(Error::NotRunning) => {}
-                Err(error) => return Err(error),
+    let frozen = cgroup.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_SIGNAL);
+    let reached = signal_each(cgroup, signal);
+    match frozen {
+        Ok(()) => cgroup.freeze(Freezer::Thawed, deadline())?,
+        // A process that cannot be frozen, no freezer, no cgroup: `freeze` has left nothing half frozen.
+        Err(error) => tracing::debug!("signalled without freezing: {error}"),
+    }
+    reached
+}
+
+/// Sends `signal` to every process in the list, and looks again until the list has nobody new: at once if it is frozen.
+fn signal_each(cgroup: &dyn Cgroup, signal: i32) -> Result<BTreeSet<Pid>> {
+    let mut reached = BTreeSet::new();
+    let until = Instant::now() + FREEZE_FOR_SIGNAL;
+    loop {
+        let mut opened = Vec::new();
+        for pid in cgroup.pids()?.into_iter().filter(|pid| !reached.contains(pid)) {
+            match pidfd_open(pid) {
+                Ok(process) => opened.push((pid, process)),
+                Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).call(|| format!("pidfd_open({pid})")),
             }
         }
+        if opened.is_empty() {
+            return Ok(reached);
+        }
+        // By handle, and only if it still is in the cgroup: between the list and the handle the pid can change its owner.
+        let listed = cgroup.pids()?;
+        for (pid, process) in opened {
+            if listed.binary_search(&pid).is_ok() {
+                match send(process.as_fd(), signal) {
+                    Ok(()) | Err(Error::NotRunning) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            reached.insert(pid);
+        }
+        if Instant::now() >= until {
+            return Ok(reached);
+        }
     }
-    Ok(())
 }

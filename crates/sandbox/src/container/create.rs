@@ -1,12 +1,13 @@
 //! `create` and `run`.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tare_spec::Bundle;
 
 use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
@@ -14,8 +15,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Asked, Ready};
-use crate::init::{ForStage1, ForStage2, fifo, stage1};
+use crate::init::parent::{self, Asked, Birthplace, Ready};
+use crate::init::{ForStage1, ForStage2, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
 use crate::plan::Plan;
@@ -68,11 +69,9 @@ impl Runtime {
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
         let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
-        let init = ready.init;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)
             }
@@ -95,6 +94,7 @@ impl Runtime {
         let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
             Ok(ptmx) => ptmx,
             Err(error) => {
+                // The terminal did not arrive: the program runs.
                 end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
@@ -151,7 +151,11 @@ impl Runtime {
         let location = cgroup::locate(self.cgroup_driver, cgroups_path(&bundle), id).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
-        let cgroup = cgroup::open(&location);
+        let (first, late) = split_late(&plan.resources);
+        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
+            Ok(cgroup) => cgroup,
+            Err(error) => return Err(give_up(locked, error)),
+        };
         let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
             Ok(record) => record,
             Err(error) => return Err(give_up(locked, error)),
@@ -161,14 +165,20 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
-        // A cgroup that create refuses is somebody else's: not ours to remove.
-        if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
-            return Err(give_up(locked, error));
+        let around = cgroup.wants_process();
+        if !around {
+            // A cgroup that create refuses is somebody else's: not ours to remove.
+            if let Err(error) = cgroup.create().at(Step::MakeCgroup) {
+                return Err(give_up(locked, error));
+            }
+            if let Err(error) = limit(cgroup.as_ref(), &first) {
+                let _reported_is_the_cause = cgroup.remove(deadline());
+                return Err(give_up(locked, error));
+            }
         }
-        if let Err(error) = limit(cgroup.as_ref(), &plan).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(deadline());
-            return Err(give_up(locked, error));
-        }
+        // Stage 1 waits meanwhile: there is no moment without limits here either.
+        let place =
+            |stage1| cgroup.create_around(stage1).at(Step::MakeCgroup).and_then(|()| limit(cgroup.as_ref(), &first));
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -193,16 +203,24 @@ impl Runtime {
                 root.attach(&plan.rootfs).at(Step::AttachRoot)?;
             }
             let asked = Asked {
+                place: around.then_some(&place),
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
                 plan: Some(&plan),
                 listener: listener.as_ref(),
             };
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| stage1::run(&plan, own, next, wire))
+            let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
+            parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
         })();
         let announced = built.and_then(|ready| {
-            announce(&locked, options, ready.init, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-            Ok(ready)
+            let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
+            match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
+                Ok(()) => Ok(ready),
+                Err(error) => {
+                    ready.end();
+                    Err(error)
+                }
+            }
         });
         match announced {
             Ok(ready) => {
@@ -268,9 +286,31 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
-fn limit(cgroup: &dyn Cgroup, plan: &Plan) -> Result<()> {
-    cgroup.apply(&plan.resources)?;
-    cgroup.allow_devices(plan.resources.devices().as_deref().unwrap_or_default())
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources) -> Result<()> {
+    cgroup
+        .apply(resources)
+        .and_then(|()| cgroup.allow_devices(resources.devices().as_deref().unwrap_or_default()))
+        .at(Step::MakeCgroup)
+}
+
+/// The limits for before init is, and those for after. A limit of one process would keep stage 1, which is in the cgroup,
+/// from making init: it waits until stage 1 is gone. None for all other limits.
+fn split_late(resources: &LinuxResources) -> (Cow<'_, LinuxResources>, Option<LinuxResources>) {
+    const FILE: &str = "pids.max";
+    let field = resources.pids().filter(|pids| (0..=1).contains(&pids.limit()));
+    let mut unified = resources.unified().clone().unwrap_or_default();
+    let file = unified.remove(FILE).filter(|value| matches!(value.trim(), "0" | "1"));
+    if field.is_none() && file.is_none() {
+        return (Cow::Borrowed(resources), None);
+    }
+    let (mut first, mut late) = (resources.clone(), LinuxResources::default());
+    late.set_pids(*first.pids());
+    first.set_pids(None);
+    if let Some(limit) = resources.unified().as_ref().and_then(|unified| unified.get(FILE)) {
+        late.set_unified(Some([(FILE.to_owned(), limit.clone())].into()));
+        first.set_unified(Some(unified));
+    }
+    (Cow::Owned(first), Some(late))
 }
 
 /// Opens on the host what the stages need and must not open by name.
@@ -294,6 +334,7 @@ fn inherit(
         single_threaded,
         procfs: plan.process.oom_score_adj.is_some().then(Procfs::open).transpose()?,
         entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        placement: if cgroup.wants_process() { Placement::Asks } else { Placement::Own },
         joined,
     };
     Ok((stage1, ForStage2 { sources, console, fifo, cgroup: cgroup.location().clone() }))
@@ -333,4 +374,46 @@ fn end_child(pid: Pid) {
     // Fails when it has been reaped.
     let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     let _status = nix::sys::wait::waitpid(pid, None);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn split(resources: Value) -> Option<(Value, Value)> {
+        let (first, late) = split_late(&serde_json::from_value(resources).unwrap())?;
+        Some((serde_json::to_value(first).unwrap(), serde_json::to_value(late).unwrap()))
+    }
+
+    #[test]
+    fn limits_that_keep_init_from_being_made_wait_for_it() {
+        for resources in [
+            json!({}),
+            json!({"pids": {"limit": 2}}),
+            json!({"pids": {"limit": -1}, "unified": {"pids.max": "max", "memory.max": "1"}}),
+        ] {
+            assert_eq!(split(resources), None);
+        }
+        for (resources, first, late) in [
+            (
+                json!({"pids": {"limit": 0}, "cpu": {"idle": 1}}),
+                json!({"cpu": {"idle": 1}}),
+                json!({"pids": {"limit": 0}}),
+            ),
+            (
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1", "memory.max": "7"}}),
+                json!({"unified": {"memory.max": "7"}}),
+                json!({"pids": {"limit": 50}, "unified": {"pids.max": "1"}}),
+            ),
+            (
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+                json!({"unified": {}}),
+                json!({"pids": {"limit": 1}, "unified": {"pids.max": "5"}}),
+            ),
+        ] {
+            assert_eq!(split(resources), Some((first, late)));
+        }
+    }
 }

@@ -140,7 +140,8 @@ pub(super) fn await_end(init: Init) -> Result<()> {
         Err(Error::NotRunning) => return Ok(()),
         pidfd => pidfd?,
     };
-    await_pidfd(&pidfd, deadline())?.map_err(|TimedOut| Error::Refused(format!("process {} does not end", init.pid)))
+    await_pidfd(&pidfd, deadline())?
+        .map_err(|TimedOut| Error::Refused(format!("init does not end: {}", cgroup::describe_process(init.pid))))
 }
 
 /// The deadline passed first.

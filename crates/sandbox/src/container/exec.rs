@@ -4,15 +4,18 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxIntelRdt, LinuxNamespaceType, Process, Spec,
+};
 
 use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
+use crate::cgroup::join::{SubCgroup, open_way, where_init_is};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::enter::{self, Entry, Newcomer};
-use crate::init::parent::{self, Asked, Ready};
+use crate::init::parent::{self, Asked, Birthplace, Ready};
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
@@ -42,7 +45,7 @@ impl Runtime {
             }
             _ => {}
         }
-        refuse_unsupported(options)?;
+        let sub_cgroup = SubCgroup::parse(&options.cgroup)?;
         let init = stored.init()?.ok_or(Error::NotRunning)?;
         let spec = stored.spec()?;
         let process = ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
@@ -68,30 +71,39 @@ impl Runtime {
             preserve_fds: options.preserve_fds,
         };
         let rlimits = newcomer.process.rlimits.clone();
-        let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, cgroup.as_ref())?;
-        if let Some(rdt) = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-            entry.entrances.extend(intel_rdt::locate(rdt, &record.id)?.entrances()?);
+        let way = open_way(cgroup.as_ref(), &sub_cgroup).at(Step::EnterCgroup)?;
+        let mut entry = open_entry(single_threaded, init, &namespaces, &newcomer, way.entrances)?;
+        let rdt = spec.linux().as_ref().and_then(|linux| linux.intel_rdt().clone());
+        // None in the configuration, but some in the record: those of an update.
+        if let Some(rdt) = rdt.or_else(|| (!record.resctrl.is_empty()).then(LinuxIntelRdt::default)) {
+            entry.entrances.extend(intel_rdt::locate(&rdt, &record.id)?.entrances()?);
         }
         let asked = Asked {
+            place: None,
             rlimits: &rlimits,
             scheduling: newcomer.process.scheduling,
             plan: None,
             listener: listener.as_ref(),
         };
         newcomer.process.exec_affinity.begin()?;
-        let ready =
-            parent::build(single_threaded, cgroup.clone_target()?, asked, |wire| enter::run(entry, newcomer, wire))?;
+        let otherwise = || match sub_cgroup {
+            SubCgroup::Unasked => where_init_is(cgroup.location(), init.pid),
+            _ => Ok(None),
+        };
+        let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
+        let ready = parent::build(single_threaded, birthplace, asked, |wire| enter::run(entry, newcomer, wire))?;
         let pid = ready.init;
-        announce(options, &ready, pidfd_socket.as_ref()).inspect_err(|_| ready.end())?;
-        ready.start()?;
+        match announce(options, &ready, pidfd_socket.as_ref()) {
+            Ok(()) => ready.start()?,
+            Err(error) => {
+                ready.end();
+                return Err(error);
+            }
+        }
         let Some(signals) = signals else { return Ok(0) };
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
         foreground::wait(pid, &signals, ptmx, None)
     }
-}
-
-fn refuse_unsupported(options: &ExecOptions) -> Result<()> {
-    if options.cgroup.is_empty() { Ok(()) } else { Err(Error::Refused("--cgroup: not supported yet".into())) }
 }
 
 fn namespaces_of(spec: &Spec) -> NamespacePlan {
@@ -105,7 +117,7 @@ fn open_entry(
     init: store::Init,
     namespaces: &NamespacePlan,
     newcomer: &Newcomer,
-    cgroup: &dyn cgroup::Cgroup,
+    entrances: Vec<OwnedFd>,
 ) -> Result<Entry> {
     let root = if namespaces.has(LinuxNamespaceType::Mount) {
         None
@@ -119,7 +131,7 @@ fn open_entry(
         // After the root: the handle says whether the pid still was init's.
         init: init.open()?,
         root,
-        entrances: cgroup.entrances().at(Step::EnterCgroup)?,
+        entrances,
     })
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -28,6 +29,32 @@ pub struct Ready {
     /// init, a child of this process.
     pub init: Pid,
     wire: ParentEnd,
+    devices: Option<net_device::Moved>,
+}
+
+/// Where a stage is born.
+pub struct Birthplace<'a> {
+    /// The cgroup2 directory; None: the parent's.
+    pub cgroup: Option<OwnedFd>,
+    /// Another, to be asked for when the first may not have processes.
+    pub otherwise: &'a dyn Fn() -> Result<Option<OwnedFd>>,
+}
+
+impl Birthplace<'_> {
+    /// The fork.
+    fn clone3(&self, proof: SingleThreaded) -> Result<Side> {
+        let into = |cgroup: Option<&OwnedFd>| clone3(proof, 0, cgroup.map(AsFd::as_fd)).call(|| "clone3()");
+        let first = into(self.cgroup.as_ref());
+        match &first {
+            // Its children have controllers, or are threaded: cgroups(7), "no internal processes".
+            Err(error) if matches!(error.errno(), Some(Errno::EBUSY | Errno::EOPNOTSUPP)) => {}
+            _ => return first,
+        }
+        match (self.otherwise)()? {
+            Some(other) => into(Some(&other)),
+            None => first,
+        }
+    }
 }
 
 /// Forks a stage, into the cgroup2 directory if one is given, and serves it and its child until that is ready.
@@ -37,22 +64,22 @@ pub struct Ready {
 #[expect(unreachable_code, reason = "a stage never returns, which the match on its value says in types")]
 pub fn build(
     proof: SingleThreaded,
-    cgroup: Option<OwnedFd>,
+    birthplace: Birthplace<'_>,
     asked: Asked<'_>,
     stage: impl FnOnce(StageEnd) -> Infallible,
 ) -> Result<Ready> {
     let (wire, stage_end) = wire::pair()?;
-    let side = clone3(proof, 0, cgroup.as_ref().map(AsFd::as_fd)).call(|| "clone3()").at(Step::Fork)?;
+    let side = birthplace.clone3(proof).at(Step::Fork)?;
     let Side::Parent(stage1) = side else {
         // Ours must be the only copy of the parent's end: closing it is how stages learn of our death.
-        drop((wire, cgroup));
+        drop((wire, birthplace));
         match stage(stage_end) {}
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
-    drop((stage_end, stage, cgroup));
-    let mut build = Build { asked, wire, stage1: Some(stage1), init: None };
+    drop((stage_end, stage, birthplace));
+    let mut build = Build { asked, wire, stage1: Some(stage1), stage1_waits: false, init: None, devices: None };
     match build.serve() {
-        Ok(init) => Ok(Ready { init, wire: build.wire }),
+        Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices }),
         Err(error) => {
             build.end();
             Err(error)
@@ -61,8 +88,10 @@ pub fn build(
 }
 
 /// What the stages may ask for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    /// Makes the cgroup around stage 1, for one that cannot be made before.
+    pub place: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The limits to set on init.
     pub rlimits: &'a [Rlimit],
     /// And how it is scheduled.
@@ -84,13 +113,21 @@ struct Build<'a> {
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
+    /// For an answer: it does nothing until then.
+    stage1_waits: bool,
     init: Option<Pid>,
+    /// Those of the host that are in the container already.
+    devices: Option<net_device::Moved>,
 }
 
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
-            match self.wire.receive()? {
+            let frame = self.wire.receive()?;
+            self.stage1_waits = matches!(frame, Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks))
+                && self.init.is_none();
+            match frame {
+                Some(FromStage::Place) => self.place()?,
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
                 Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
                 Some(FromStage::Init(pid)) => {
@@ -100,7 +137,8 @@ impl Build<'_> {
                 }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
                 Some(FromStage::MoveDevices) => {
-                    net_device::move_all(&self.asked.plan()?.net_devices, self.init()?).at(Step::Network)?;
+                    let devices = &self.asked.plan()?.net_devices;
+                    self.devices = Some(net_device::move_all(devices, self.init()?).at(Step::Network)?);
                 }
                 Some(FromStage::SetLimits) => {
                     finish::set_rlimits(self.init()?, self.asked.rlimits)?;
@@ -149,6 +187,13 @@ impl Build<'_> {
         write_id_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
     }
 
+    fn place(&self) -> Result<()> {
+        match (self.asked.place, self.stage1) {
+            (Some(place), Some(stage1)) => place(stage1),
+            _ => Err(Error::Refused("a place asked for where nobody has one to give".into())),
+        }
+    }
+
     fn set_clocks(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("clock offsets asked for by nobody".into()))?;
         write_once(&format!("/proc/{stage1}/timens_offsets"), self.asked.plan()?.time_offsets.as_bytes())
@@ -183,19 +228,23 @@ impl Build<'_> {
         }
     }
 
-    /// Leaves no process. Children that were not reaped: their pids are theirs still.
+    /// Leaves no process, and no device of the host in their network. Children that were not reaped: their pids are theirs
+    /// still.
     fn end(&mut self) {
         // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
-        while self.init.is_none() && self.stage1.is_some() {
+        while self.init.is_none() && self.stage1.is_some() && !self.stage1_waits {
             match self.wire.receive() {
                 Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
-                Ok(Some(FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
+                Ok(Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
                 Ok(Some(_)) => {}
             }
         }
         for pid in [self.init.take(), self.stage1.take()].into_iter().flatten() {
             let _may_be_dead = kill(pid, Signal::SIGKILL);
             let _status = waitpid(pid, None);
+        }
+        if let Some(devices) = self.devices.take() {
+            devices.give_back();
         }
     }
 }
@@ -206,11 +255,13 @@ impl Ready {
     /// # Errors
     /// Why it does not. init is reaped then.
     pub fn start(self) -> Result<()> {
-        let answer = self.wire.send(ToStage::Start).and_then(|()| self.await_exec());
-        if answer.is_err() {
-            self.end();
+        match self.wire.send(ToStage::Start).and_then(|()| self.await_exec()) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
         }
-        answer
     }
 
     fn await_exec(&self) -> Result<()> {
@@ -228,13 +279,22 @@ impl Ready {
     /// # Errors
     /// It is gone.
     pub fn await_start(self) -> Result<()> {
-        self.wire.send(ToStage::AwaitStart)
+        match self.wire.send(ToStage::AwaitStart) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
+        }
     }
 
-    /// Kills init, an unreaped child, and reaps it.
-    pub fn end(&self) {
+    /// Kills init, an unreaped child, reaps it, and takes the host's network devices back from it.
+    pub fn end(self) {
         let _may_be_dead = kill(self.init, Signal::SIGKILL);
         let _status = waitpid(self.init, None);
+        if let Some(devices) = self.devices {
+            devices.give_back();
+        }
     }
 }
 

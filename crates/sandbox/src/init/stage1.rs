@@ -11,7 +11,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::stage2;
 use super::wire::{FromStage, StageEnd};
-use super::{ForStage1, ForStage2, close_the_parents, stage_failed};
+use super::{ForStage1, ForStage2, Placement, close_the_parents, stage_failed};
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::namespaces::clone_flag;
@@ -37,6 +37,9 @@ pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
 
 fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Result<Side> {
     close_the_parents(plan.preserve_fds, wire, own.fds().chain(next.fds()))?;
+    if own.placement == Placement::Asks {
+        wire.ask(&FromStage::Place)?;
+    }
     begin(&plan.process, own.procfs.as_ref(), &own.entrances)?;
     if let Some(warning) = affinity::reset() {
         wire.send(&FromStage::Warning(warning))?;

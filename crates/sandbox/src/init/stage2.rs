@@ -46,7 +46,9 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
             wire.ask(&FromStage::MoveDevices)?;
         }
         set_sysctl(plan).at(Step::Sysctl)?;
-        let null = rootfs::open_null().at(Step::AttachRoot)?;
+        // A user namespace must not clone what lies in mount namespaces of others, and nothing is masked there.
+        let masks = plan.namespaces.has(LinuxNamespaceType::Mount);
+        let null = masks.then(rootfs::open_null).transpose().at(Step::AttachRoot)?;
         let root = build_root(plan, sources, &cgroup)?;
         run_hooks_before_pivot(plan, &root, &wire)?;
         let console = console.map(|socket| open_console(plan, &root, socket)).transpose().at(Step::Console)?;
@@ -177,10 +179,9 @@ fn make_cwd(cwd: &Path) -> Result<()> {
     .during(|| "process.cwd")
 }
 
-fn seal_root(plan: &Plan, null: OwnedFd) -> Result<()> {
-    if !plan.namespaces.has(LinuxNamespaceType::Mount) {
-        return Ok(());
-    }
+/// `null` for the masks; None without a mount namespace.
+fn seal_root(plan: &Plan, null: Option<OwnedFd>) -> Result<()> {
+    let Some(null) = null else { return Ok(()) };
     rootfs::read_only_paths(&plan.read_only_paths)?;
     rootfs::mask_paths(&plan.masked_paths, null)?;
     // After those: they bind, which `runbindable` forbids.

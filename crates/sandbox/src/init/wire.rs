@@ -21,6 +21,8 @@ const HEADER_BYTES: usize = 12;
 /// What a stage tells the parent, or the exec fifo tells `start`.
 #[derive(Debug)]
 pub enum FromStage {
+    /// Stage 1 has begun, in the runtime's own cgroup: start the scope around it.
+    Place,
     /// Stage 1 is in a new user namespace: write its id maps.
     MapIds,
     /// Stage 1 is about to fork into a new time namespace: write its offsets.
@@ -199,6 +201,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::SetClocks => (8, 0),
         FromStage::Listener(number) => (10, *number),
         FromStage::MoveDevices => (11, 0),
+        FromStage::Place => (12, 0),
         FromStage::Warning(text) => {
             fill(&mut frame, text, None);
             (9, 0)
@@ -244,6 +247,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         9 => FromStage::Warning(texts(frame).0),
         10 => FromStage::Listener(value),
         11 => FromStage::MoveDevices,
+        12 => FromStage::Place,
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
@@ -333,7 +337,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=11).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=12).contains(&kind));
         }
     }
 }

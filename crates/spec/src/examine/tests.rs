@@ -67,10 +67,10 @@ fn what_is_for_others_is_said_to_be_ignored() {
 
 #[test]
 fn what_the_kernel_has_dropped_is_said_to_be_ignored() {
-    let memory = json!({"kernel": 5, "kernelTCP": 6, "useHierarchy": true, "limit": -1});
+    let memory = json!({"kernel": 5, "kernelTCP": 6, "limit": -1});
     let said = with(|document| document["linux"]["resources"]["memory"] = memory);
-    assert_eq!(said.len(), 3, "{said:#?}");
-    for field in ["kernel", "kernelTCP", "useHierarchy"] {
+    assert_eq!(said.len(), 2, "{said:#?}");
+    for field in ["kernel", "kernelTCP"] {
         let start = format!("warning: /linux/resources/memory/{field}: ignored: ");
         assert!(said.iter().any(|line| line.starts_with(&start)), "{said:#?}");
     }

@@ -30,9 +30,6 @@ pub(super) fn all(document: &Value, spec: &Spec) -> Vec<Finding> {
                 warn(format!("/linux/resources/memory/{field}"), "ignored: the kernel has dropped this limit");
             }
         }
-        if memory.use_hierarchy().is_some() {
-            warn("/linux/resources/memory/useHierarchy".into(), "ignored: memory is always counted in the hierarchy");
-        }
     }
     for (index, mount) in document["mounts"].as_array().into_iter().flatten().enumerate() {
         if mount["destination"].as_str().is_some_and(|path| !path.is_empty() && !path.starts_with('/')) {

@@ -29,13 +29,7 @@ fn flags_become_limits_and_nothing_else_is_touched() {
     for (line, expected) in cases {
         assert_eq!(limits(line), Ok(expected), "{line}");
     }
-    for line in [
-        "--memory=x web",
-        "--cpu-share=-1 web",
-        "--pids-limit=many web",
-        "--blkio-weight=70000 web",
-        "--l3-cache-schema=L3:0=f web",
-    ] {
+    for line in ["--memory=x web", "--cpu-share=-1 web", "--pids-limit=many web", "--blkio-weight=70000 web"] {
         assert!(limits(line).unwrap_err().starts_with(line.split('=').next().unwrap()), "{line}");
     }
 }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cgroup) struct Lists {
     default_allow: bool,
-    exceptions: BTreeMap<Devices, u8>,
+    pub(super) exceptions: BTreeMap<Devices, u8>,
 }
 
 impl Lists {
@@ -81,7 +81,7 @@ fn join_covered(exceptions: &mut BTreeMap<Devices, u8>) {
 }
 
 /// One write: the file (`devices.allow`, `devices.deny`) and the rule.
-type Step = (&'static str, String);
+pub(in crate::cgroup) type Step = (&'static str, String);
 
 /// The writes that lead from `current` to `target`; `current` is None for a cgroup that nobody has entered: its
 /// inherited list is swept away at once. Otherwise only the difference is written: `a` would open or close everything

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Blkio, BlkioEntry, Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Pids, Stats, Throttling, optional};
+use super::{Cpu, CpuUsage, Hugetlb, Memory, MemoryEntry, Pids, Stats, Throttling, blkio, cpuset, optional, pressure};
 use crate::Result;
 use crate::cgroup::dir::Dir;
 use crate::error::CallContext;
@@ -10,8 +10,9 @@ use crate::error::CallContext;
 /// cpuacct.stat counts in USER_HZ, which is 100 on every architecture that Linux still has.
 const NANOSECONDS_PER_TICK: u64 = 1_000_000_000 / 100;
 
-/// The figures of v1; `find` gives the directory of a controller.
-pub(in crate::cgroup) fn v1<'a>(find: impl Fn(&str) -> Option<&'a Dir>) -> Result<Stats> {
+/// The figures of v1; `find` gives the directory of a controller. `unified` is the cgroup2 directory of a hybrid host: it
+/// has the pressure, which v1 does not know, and any controller that v1 did not take.
+pub(in crate::cgroup) fn v1<'a>(find: impl Fn(&str) -> Option<&'a Dir>, unified: Option<&'a Dir>) -> Result<Stats> {
     let mut stats = Stats::default();
     if let Some(dir) = find("cpuacct") {
         stats.cpu.usage = cpu_usage_v1(dir)?;
@@ -20,6 +21,9 @@ pub(in crate::cgroup) fn v1<'a>(find: impl Fn(&str) -> Option<&'a Dir>) -> Resul
         let stat = keyed(&optional(dir, "cpu.stat")?.unwrap_or_default());
         stats.cpu.throttling = throttling(&stat, get(&stat, "throttled_time"));
     }
+    if let Some(dir) = find("cpuset") {
+        stats.cpuset = cpuset::v1(dir)?;
+    }
     if let Some(dir) = find("memory") {
         stats.memory = memory_v1(dir)?;
     }
@@ -27,15 +31,15 @@ pub(in crate::cgroup) fn v1<'a>(find: impl Fn(&str) -> Option<&'a Dir>) -> Resul
         stats.pids = pids(dir)?;
     }
     if let Some(dir) = find("blkio") {
-        stats.blkio = blkio_v1(dir)?;
+        stats.blkio = blkio::v1(dir)?;
     }
-    if let Some(dir) = find("hugetlb") {
-        for size in page_sizes(dir)? {
-            let read = |what: &str| number(dir, &format!("hugetlb.{size}.{what}"));
-            let entry =
-                Hugetlb { usage: read("usage_in_bytes")?, max: read("max_usage_in_bytes")?, failcnt: read("failcnt")? };
-            stats.hugetlb.insert(size, entry);
-        }
+    match (find("hugetlb"), unified) {
+        (Some(dir), _) => stats.hugetlb = hugetlb_v1(dir)?,
+        (None, Some(unified)) => stats.hugetlb = hugetlb_v2(unified)?,
+        (None, None) => {}
+    }
+    if let Some(unified) = unified {
+        add_pressure(&mut stats, unified)?;
     }
     Ok(stats)
 }
@@ -50,15 +54,24 @@ pub(in crate::cgroup) fn v2(dir: &Dir) -> Result<Stats> {
         user: nanoseconds("user_usec"),
         ..CpuUsage::default()
     };
-    let cpu = Cpu { usage, throttling: throttling(&stat, nanoseconds("throttled_usec")) };
-    let blkio = parse_io_stat(&optional(dir, "io.stat")?.unwrap_or_default());
-    let mut hugetlb = BTreeMap::new();
-    for size in page_sizes(dir)? {
-        let events = keyed(&optional(dir, &format!("hugetlb.{size}.events"))?.unwrap_or_default());
-        let usage = number(dir, &format!("hugetlb.{size}.current"))?;
-        hugetlb.insert(size, Hugetlb { usage, max: 0, failcnt: get(&events, "max") });
-    }
-    Ok(Stats { cpu, memory: memory_v2(dir)?, pids: pids(dir)?, blkio, hugetlb })
+    let mut stats = Stats {
+        cpu: Cpu { usage, throttling: throttling(&stat, nanoseconds("throttled_usec")), psi: None },
+        cpuset: cpuset::v2(dir)?,
+        memory: memory_v2(dir)?,
+        pids: pids(dir)?,
+        blkio: blkio::v2(dir)?,
+        hugetlb: hugetlb_v2(dir)?,
+    };
+    add_pressure(&mut stats, dir)?;
+    Ok(stats)
+}
+
+/// Adds `cpu.pressure`, `memory.pressure` and `io.pressure`, which cgroup2 has without any controller.
+fn add_pressure(stats: &mut Stats, unified: &Dir) -> Result<()> {
+    stats.cpu.psi = pressure::read(unified, "cpu.pressure")?;
+    stats.memory.psi = pressure::read(unified, "memory.pressure")?;
+    stats.blkio.psi = pressure::read(unified, "io.pressure")?;
+    Ok(())
 }
 
 fn throttling(stat: &BTreeMap<String, u64>, throttled_time: u64) -> Throttling {
@@ -107,6 +120,7 @@ fn memory_v1(dir: &Dir) -> Result<Memory> {
         kernel: entry("memory.kmem")?,
         kernel_tcp: entry("memory.kmem.tcp")?,
         raw,
+        psi: None,
     })
 }
 
@@ -137,59 +151,32 @@ fn pids(dir: &Dir) -> Result<Pids> {
     Ok(Pids { current: number(dir, "pids.current")?, limit })
 }
 
-/// BFQ counts if it schedules a device, else CFQ's successor files stay empty and the throttler counts.
-fn blkio_v1(dir: &Dir) -> Result<Blkio> {
-    for scheduler in ["blkio.bfq", "blkio", "blkio.throttle"] {
-        let read = |what: &str| -> Result<Vec<BlkioEntry>> {
-            Ok(parse_blkio(&optional(dir, &format!("{scheduler}.{what}"))?.unwrap_or_default()))
-        };
-        let io_serviced_recursive = read("io_serviced_recursive")?;
-        if !io_serviced_recursive.is_empty() {
-            return Ok(Blkio {
-                io_service_bytes_recursive: read("io_service_bytes_recursive")?,
-                io_serviced_recursive,
-            });
-        }
-    }
-    Ok(Blkio::default())
-}
-
-/// `8:0 Read 4096`; the last line, `Total 4096`, has no device.
-fn parse_blkio(text: &str) -> Vec<BlkioEntry> {
-    let parse = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (major, minor) = words.next()?.split_once(':')?;
-        let op = words.next()?.to_owned();
-        let value = words.next()?.parse().ok()?;
-        Some(BlkioEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op, value })
-    };
-    text.lines().filter_map(parse).collect()
-}
-
-/// `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`. Discards have no name in v1.
-fn parse_io_stat(text: &str) -> Blkio {
-    let mut blkio = Blkio::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let Some((Ok(major), Ok(minor))) =
-            words.next().and_then(|name| name.split_once(':')).map(|(major, minor)| (major.parse(), minor.parse()))
-        else {
-            continue;
-        };
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let (list, op) = match key {
-                "rbytes" => (&mut blkio.io_service_bytes_recursive, "Read"),
-                "wbytes" => (&mut blkio.io_service_bytes_recursive, "Write"),
-                "rios" => (&mut blkio.io_serviced_recursive, "Read"),
-                "wios" => (&mut blkio.io_serviced_recursive, "Write"),
-                _ => continue,
-            };
-            if let Ok(value) = value.parse() {
-                list.push(BlkioEntry { major, minor, op: op.to_owned(), value });
+fn hugetlb_v1(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
+    let entry = |size: String| -> Result<_> {
+        let read = |what: &str| -> Result<u64> {
+            // Reservations are counted since kernel 5.7.
+            match optional_number(dir, &format!("hugetlb.{size}.rsvd.{what}"))? {
+                Some(reserved) => Ok(reserved),
+                None => number(dir, &format!("hugetlb.{size}.{what}")),
             }
-        }
-    }
-    blkio
+        };
+        let entry =
+            Hugetlb { usage: read("usage_in_bytes")?, max: read("max_usage_in_bytes")?, failcnt: read("failcnt")? };
+        Ok((size, entry))
+    };
+    page_sizes(dir)?.into_iter().map(entry).collect()
+}
+
+fn hugetlb_v2(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
+    let entry = |size: String| -> Result<_> {
+        let events = keyed(&optional(dir, &format!("hugetlb.{size}.events"))?.unwrap_or_default());
+        let usage = match optional_number(dir, &format!("hugetlb.{size}.rsvd.current"))? {
+            Some(reserved) => reserved,
+            None => number(dir, &format!("hugetlb.{size}.current"))?,
+        };
+        Ok((size, Hugetlb { usage, max: 0, failcnt: get(&events, "max") }))
+    };
+    page_sizes(dir)?.into_iter().map(entry).collect()
 }
 
 /// The sizes that have files here: `2MB` of `hugetlb.2MB.current`.
@@ -208,7 +195,12 @@ fn page_sizes(dir: &Dir) -> Result<Vec<String>> {
 
 /// A file of one number; `max` is the greatest one, a file that is not there 0.
 fn number(dir: &Dir, file: &str) -> Result<u64> {
-    Ok(optional(dir, file)?.map_or(0, |text| match text.trim() {
+    Ok(optional_number(dir, file)?.unwrap_or(0))
+}
+
+/// The same; None for a file that is not there.
+fn optional_number(dir: &Dir, file: &str) -> Result<Option<u64>> {
+    Ok(optional(dir, file)?.map(|text| match text.trim() {
         "max" => u64::MAX,
         text => text.parse().unwrap_or(0),
     }))
@@ -231,19 +223,6 @@ fn get(map: &BTreeMap<String, u64>, key: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::cgroup::scratch::{Scratch, enter_pure_cgroup2, host_has_v1, unique};
-
-    fn entry(major: u64, minor: u64, op: &str, value: u64) -> BlkioEntry {
-        BlkioEntry { major, minor, op: op.into(), value }
-    }
-
-    #[test]
-    fn block_devices_read_the_same_from_both_versions() {
-        let v1 = parse_blkio("8:0 Read 4096\n8:0 Write 512\n8:0 Total 4608\nTotal 4608\n");
-        assert_eq!(v1, [entry(8, 0, "Read", 4096), entry(8, 0, "Write", 512), entry(8, 0, "Total", 4608)]);
-        let v2 = parse_io_stat("8:0 rbytes=4096 wbytes=512 rios=1 wios=2 dbytes=9 dios=9\n254:1 \ngarbage\n");
-        assert_eq!(v2.io_service_bytes_recursive, [entry(8, 0, "Read", 4096), entry(8, 0, "Write", 512)]);
-        assert_eq!(v2.io_serviced_recursive, [entry(8, 0, "Read", 1), entry(8, 0, "Write", 2)]);
-    }
 
     #[test]
     fn cpu_columns_are_told_apart() {
@@ -271,6 +250,15 @@ mod tests {
             ("pids.max", "max\n"),
             ("hugetlb.2MB.current", "4096\n"),
             ("hugetlb.2MB.events", "max 6\n"),
+            ("hugetlb.1GB.current", "4096\n"),
+            ("hugetlb.1GB.rsvd.current", "8192\n"),
+            ("cpuset.cpus.effective", "0-2,7\n"),
+            ("cpuset.mems.effective", "0\n"),
+            ("io.stat", "8:0 rbytes=4096\n"),
+            (
+                "memory.pressure",
+                "some avg10=1.50 avg60=0.20 avg300=0.03 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+            ),
         ] {
             std::fs::write(path.join(file), text).unwrap();
         }
@@ -283,6 +271,12 @@ mod tests {
                     "usage": {"total": 30_000, "kernel": 10_000, "user": 20_000},
                     "throttling": {"periods": 4, "throttledPeriods": 1, "throttledTime": 7_000},
                 },
+                "cpuset": {
+                    "cpus": [0, 1, 2, 7], "mems": [0],
+                    "cpu_exclusive": 0, "mem_hardwall": 0, "mem_exclusive": 0, "memory_migrate": 0,
+                    "memory_spread_page": 0, "memory_spread_slab": 0, "memory_pressure": 0,
+                    "sched_load_balance": 0, "sched_relax_domain_level": 0,
+                },
                 "memory": {
                     "cache": 50,
                     "usage": {"limit": 1000, "usage": 150, "max": 400, "failcnt": 3},
@@ -290,10 +284,14 @@ mod tests {
                     "kernel": {"limit": 0, "failcnt": 0},
                     "kernelTCP": {"limit": 0, "failcnt": 0},
                     "raw": {"anon": 100, "file": 50},
+                    "psi": {
+                        "some": {"avg10": 1.5, "avg60": 0.2, "avg300": 0.03, "total": 77},
+                        "full": {"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 7},
+                    },
                 },
                 "pids": {"current": 2},
-                "blkio": {},
-                "hugetlb": {"2MB": {"usage": 4096, "failcnt": 6}},
+                "blkio": {"ioServiceBytesRecursive": [{"major": 8, "op": "Read", "value": 4096}]},
+                "hugetlb": {"1GB": {"usage": 8192, "failcnt": 0}, "2MB": {"usage": 4096, "failcnt": 6}},
             })
         );
     }
@@ -310,6 +308,11 @@ mod tests {
         assert!(stats.memory.usage.limit > 1 << 60 && stats.memory.raw.contains_key("rss"), "{stats:?}");
         assert!(!stats.cpu.usage.percpu.is_empty());
         assert_eq!(stats.cpu.usage.percpu.len(), stats.cpu.usage.percpu_user.len());
+        assert!(!stats.cpuset.cpus.is_empty() && !stats.cpuset.mems.is_empty(), "{:?}", stats.cpuset);
+        let unified = scratch.0.location().directories.iter().find(|directory| directory.hierarchy.is_empty());
+        if unified.is_some_and(|unified| unified.path.join("cpu.pressure").exists()) {
+            assert!(stats.cpu.psi.is_some() && stats.memory.psi.is_some() && stats.blkio.psi.is_some());
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use oci_spec::runtime::{
     LinuxThrottleDevice,
 };
 
-use crate::cgroup::field::{asked, given, page_size, pids_max, rdma_line, warn_kernel_memory};
+use crate::cgroup::field::{asked, given, page_size, pids_max, rdma_line, swappiness};
 use crate::cgroup::files::{Files, Hierarchies};
 use crate::error::Context;
 use crate::{Error, Result};
@@ -110,18 +110,7 @@ fn apply_cpu(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
         _ => Ok(()),
     };
     // Before anything else: a process that is moved in takes part at once.
-    for (field, file, value) in [
-        ("linux.resources.cpu.realtimePeriod", "cpu.rt_period_us", asked(cpu.realtime_period()).map(|v| v.to_string())),
-        (
-            "linux.resources.cpu.realtimeRuntime",
-            "cpu.rt_runtime_us",
-            asked(cpu.realtime_runtime()).map(|v| v.to_string()),
-        ),
-    ] {
-        if let Some(value) = value {
-            set(cgroup.require("cpu", field)?, field, file, &value)?;
-        }
-    }
+    apply_realtime(cgroup, cpu)?;
     // An idle group refuses shares (EINVAL): the switch goes off before and on after them.
     idle(false)?;
     if let Some(shares) = asked(cpu.shares()) {
@@ -136,6 +125,31 @@ fn apply_cpu(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
     }
     idle(true)?;
     apply_bandwidth(cgroup, cpu)
+}
+
+/// After each write the kernel wants the runtime within the period and the parent's share: the period that it refuses at
+/// first (EINVAL) is tried again once the runtime is in place.
+fn apply_realtime(cgroup: &impl Hierarchies, cpu: &LinuxCpu) -> Result<()> {
+    const PERIOD: &str = "linux.resources.cpu.realtimePeriod";
+    const RUNTIME: &str = "linux.resources.cpu.realtimeRuntime";
+    const PERIOD_FILE: &str = "cpu.rt_period_us";
+    let runtime = asked(cpu.realtime_runtime()).map(|usec| usec.to_string());
+    let mut pending = asked(cpu.realtime_period()).map(|usec| usec.to_string());
+    if let Some(period) = &pending {
+        let dir = cgroup.require("cpu", PERIOD)?;
+        match dir.attempt(PERIOD, PERIOD_FILE, period) {
+            Ok(()) => pending = None,
+            Err(Errno::EINVAL) if runtime.is_some() => {}
+            Err(_) => return set(dir, PERIOD, PERIOD_FILE, period),
+        }
+    }
+    if let Some(runtime) = runtime {
+        set(cgroup.require("cpu", RUNTIME)?, RUNTIME, "cpu.rt_runtime_us", &runtime)?;
+    }
+    match pending {
+        Some(period) => set(cgroup.require("cpu", PERIOD)?, PERIOD, PERIOD_FILE, &period),
+        None => Ok(()),
+    }
 }
 
 fn controller(path: PathBuf) -> CpuController {
@@ -203,26 +217,47 @@ fn apply_memory(cgroup: &impl Hierarchies, memory: &LinuxMemory) -> Result<()> {
     const RESERVATION: &str = "linux.resources.memory.reservation";
     const SWAPPINESS: &str = "linux.resources.memory.swappiness";
     const OOM: &str = "linux.resources.memory.disableOOMKiller";
-    warn_kernel_memory(memory);
     let controller = |path: PathBuf| MemController::new(path, PathBuf::new(), false);
+    apply_hierarchy(cgroup, memory)?;
     apply_memory_limits(cgroup, asked(memory.limit()), asked(memory.swap()))?;
     if let Some(bytes) = asked(memory.reservation()) {
         let dir = cgroup.require("memory", RESERVATION)?;
         write_by(dir, RESERVATION, "memory.soft_limit_in_bytes", bytes, |path| controller(path).set_soft_limit(bytes))?;
     }
     // Zero is a swappiness like any other.
-    if let Some(swappiness) = memory.swappiness() {
+    if let Some(swappiness) = swappiness(memory) {
         if swappiness > 100 {
             return Err(Error::Refused(format!("{SWAPPINESS}: {swappiness} is not in 0..=100")));
         }
         let dir = cgroup.require("memory", SWAPPINESS)?;
         write_by(dir, SWAPPINESS, "memory.swappiness", swappiness, |path| controller(path).set_swappiness(swappiness))?;
     }
-    if memory.disable_oom_killer() == Some(true) {
-        let dir = cgroup.require("memory", OOM)?;
-        write_by(dir, OOM, "memory.oom_control", 1, |path| controller(path).disable_oom_killer())?;
+    match memory.disable_oom_killer() {
+        Some(true) => set(cgroup.require("memory", OOM)?, OOM, "memory.oom_control", "1")?,
+        // Worth a write too: the parent's switch is inherited. A kernel without it has it off.
+        Some(false) => match cgroup.of("memory").map(|dir| (dir, dir.attempt(OOM, "memory.oom_control", "0"))) {
+            None | Some((_, Ok(()) | Err(Errno::ENOENT))) => {}
+            Some((dir, Err(_))) => set(dir, OOM, "memory.oom_control", "0")?,
+        },
+        None => {}
     }
     Ok(())
+}
+
+/// `memory.use_hierarchy`: since Linux 5.11 it is always on, and cannot be turned off.
+fn apply_hierarchy(cgroup: &impl Hierarchies, memory: &LinuxMemory) -> Result<()> {
+    const FIELD: &str = "linux.resources.memory.useHierarchy";
+    const FILE: &str = "memory.use_hierarchy";
+    let Some(wanted) = memory.use_hierarchy() else { return Ok(()) };
+    let dir = cgroup.require("memory", FIELD)?;
+    match (dir.attempt(FIELD, FILE, if wanted { "1" } else { "0" }), wanted) {
+        (Ok(()), _) | (Err(Errno::ENOENT), true) => Ok(()),
+        (Err(Errno::EINVAL | Errno::ENOENT), false) => {
+            tracing::warn!("{FIELD} is ignored: this kernel always counts memory in the hierarchy");
+            Ok(())
+        }
+        (Err(_), _) => set(dir, FIELD, FILE, if wanted { "1" } else { "0" }),
+    }
 }
 
 /// memory.memsw.limit_in_bytes may never be below memory.limit_in_bytes. Lowering wants the limit first, raising memsw

@@ -147,6 +147,131 @@ fn quota_and_period_may_change_together_in_either_direction() {
 }
 
 #[test]
+fn switches_of_memory_go_either_way() {
+    let scratch = created_or_return!();
+    let oom = || scratch.read("memory", "memory.oom_control").lines().next().map(str::to_owned).unwrap();
+    scratch.0.apply(&resources(r#"{"memory": {"disableOOMKiller": true, "useHierarchy": true}}"#)).unwrap();
+    assert_eq!(oom(), "oom_kill_disable 1");
+    assert_eq!(scratch.read("memory", "memory.use_hierarchy"), "1");
+    // Linux ≥ 5.11 cannot do without the hierarchy: a warning.
+    scratch.0.update(&resources(r#"{"memory": {"disableOOMKiller": false, "useHierarchy": false}}"#)).unwrap();
+    assert_eq!(oom(), "oom_kill_disable 0");
+    // What a client in Go makes of -1: not asked for.
+    scratch.0.apply(&resources(r#"{"memory": {"swappiness": 18446744073709551615}}"#)).unwrap();
+    assert_eq!(scratch.read("memory", "memory.swappiness"), "60");
+}
+
+#[test]
+fn realtime_runtime_and_period_may_change_together_in_either_direction() {
+    let scratch = created_or_return!();
+    if !scratch.dir("cpu").join("cpu.rt_runtime_us").exists() {
+        // CONFIG_RT_GROUP_SCHED is off.
+        return;
+    }
+    for (runtime, period) in [(1_000, 500_000), (100, 800), (2_000, 900_000)] {
+        let json = format!(r#"{{"cpu": {{"realtimeRuntime": {runtime}, "realtimePeriod": {period}}}}}"#);
+        scratch.0.apply(&resources(&json)).unwrap();
+        assert_eq!(scratch.read("cpu", "cpu.rt_runtime_us"), runtime.to_string());
+        assert_eq!(scratch.read("cpu", "cpu.rt_period_us"), period.to_string());
+    }
+}
+
+#[test]
+fn an_update_that_fails_leaves_every_limit_as_it_was() {
+    let scratch = created_or_return!();
+    scratch
+        .0
+        .apply(&resources(
+            r#"{"cpu": {"shares": 512, "quota": 20000, "period": 50000}, "pids": {"limit": 77},
+                "memory": {"limit": 33554432, "swap": 67108864}}"#,
+        ))
+        .unwrap();
+    let files = [
+        ("cpu", "cpu.shares"),
+        ("cpu", "cpu.cfs_quota_us"),
+        ("cpu", "cpu.cfs_period_us"),
+        ("cpuset", "cpuset.cpus"),
+        ("memory", "memory.limit_in_bytes"),
+        ("memory", "memory.memsw.limit_in_bytes"),
+        ("pids", "pids.max"),
+        ("devices", "devices.list"),
+        ("blkio", "blkio.throttle.read_bps_device"),
+    ];
+    let state = || files.map(|(controller, file)| scratch.read(controller, file));
+    scratch.0.allow_devices(&[]).unwrap();
+    let before = state();
+    let changes = r#""cpu": {"shares": 400, "quota": 5000, "period": 10000, "cpus": "0"},
+        "memory": {"limit": 134217728, "swap": 268435456}, "pids": {"limit": 88}"#;
+    let rules = r#""devices": [{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]"#;
+    let throttle = |device: &str| format!(r#""blockIO": {{"throttleReadBpsDevice": [{{{device}, "rate": 1000000}}]}}"#);
+    let no_device = throttle(r#""major": 4095, "minor": 1"#);
+    let error = scratch.0.update(&resources(&format!("{{{changes}, {rules}, {no_device}}}"))).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("linux.resources.blockIO.throttleReadBpsDevice: write("), "{text}");
+    assert_eq!(state(), before);
+    // A rule that v1 cannot express comes last, and takes everything back too.
+    let hole = r#""devices": [{"allow": true, "type": "b", "major": 8, "access": "rw"},
+        {"allow": false, "type": "b", "major": 8, "minor": 1, "access": "w"}]"#;
+    let error = scratch.0.update(&resources(&format!("{{{changes}, {hole}}}"))).unwrap_err().to_string();
+    assert!(error.starts_with("linux.resources.devices: "), "{error}");
+    assert_eq!(state(), before);
+    scratch.0.update(&resources(&format!("{{{changes}, {rules}}}"))).unwrap();
+    let after = state();
+    assert_eq!(after[..7], ["400", "5000", "10000", "0", "134217728", "268435456", "88"]);
+    assert!(after[7].contains("c 10:229 rw"));
+}
+
+#[test]
+fn a_memory_limit_below_what_is_in_use_is_refused_with_the_numbers() {
+    let scratch = created_or_return!();
+    // Anonymous memory that nothing can be done about: this host has no swap, or may have some.
+    scratch.0.apply(&resources(r#"{"memory": {"limit": 134217728, "swap": 134217728}}"#)).unwrap();
+    let mut holder = scratch.holder("memory", 48);
+    let error =
+        scratch.0.update(&resources(r#"{"memory": {"limit": 16777216, "swap": 16777216}, "pids": {"limit": 5}}"#));
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains(" bytes are in use: linux.resources.memory.limit: write("), "{text}");
+    assert!(text.ends_with("(EBUSY)"), "{text}");
+    assert_eq!(scratch.read("memory", "memory.limit_in_bytes"), "134217728");
+    assert_eq!(scratch.read("pids", "pids.max"), "max");
+    assert!(holder.0.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn another_default_of_the_device_list_comes_while_nobody_runs() {
+    let scratch = created_or_return!();
+    scratch.0.allow_devices(&[rule("allow a")]).unwrap();
+    // /dev/null is allowed by every list: a refusal is an instant of "deny all".
+    let script = "echo 0 > $0/cgroup.procs; echo 0 > $1/cgroup.procs; echo in; \
+        while [ ! -e $2 ]; do true </dev/null || echo refused; done";
+    let dir = std::env::temp_dir().join(unique());
+    std::fs::create_dir(&dir).unwrap();
+    let stop = dir.join("stop");
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .args([scratch.dir("devices"), scratch.dir("freezer"), stop.clone()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(line, "in\n");
+    for _ in 0..50 {
+        scratch.0.allow_devices(&[]).unwrap();
+        assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
+        scratch.0.allow_devices(&[rule("allow a")]).unwrap();
+    }
+    std::fs::write(&stop, "").unwrap();
+    let mut refused = String::new();
+    std::io::Read::read_to_string(&mut output, &mut refused).unwrap();
+    child.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(refused, "");
+}
+
+#[test]
 fn what_the_host_cannot_do_is_refused_by_field() {
     let scratch = created_or_return!();
     for (json, message) in [

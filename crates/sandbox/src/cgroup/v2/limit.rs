@@ -3,24 +3,23 @@
 use std::collections::{BTreeMap, HashMap};
 
 use nix::errno::Errno;
-use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxRdma, LinuxResources,
-    LinuxThrottleDevice,
-};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxRdma, LinuxResources, LinuxThrottleDevice};
 
-use crate::cgroup::convert::{Swap, io_weight_of_blkio_weight, max_or, swap_of_memsw, weight_of_shares};
+use super::memory;
+use crate::cgroup::convert::{io_weight_of_blkio_weight, max_or, weight_of_shares};
 use crate::cgroup::field::{asked, given, page_size, rdma_line};
-use crate::cgroup::files::Files;
+use crate::cgroup::files::{Files, Occupancy};
 use crate::error::Context;
 use crate::{Error, Result};
 
-/// Writes what `resources` asks for; 0 and absent are "not asked". `unified` comes last and wins.
-pub(in crate::cgroup) fn apply(dir: &impl Files, resources: &LinuxResources) -> Result<()> {
+/// Writes what `resources` asks for; 0 and absent are "not asked", what v2 has nothing for is
+/// [ignored](crate::cgroup::field::ignored). `unified` comes last and wins.
+pub(in crate::cgroup) fn apply(dir: &impl Files, resources: &LinuxResources, occupancy: Occupancy) -> Result<()> {
     if let Some(cpu) = resources.cpu() {
         apply_cpu(dir, cpu)?;
     }
     if let Some(memory) = resources.memory() {
-        apply_memory(dir, memory)?;
+        memory::apply(dir, memory, occupancy)?;
     }
     if let Some(pids) = resources.pids() {
         let limit = crate::cgroup::field::pids_max(pids.limit());
@@ -32,9 +31,6 @@ pub(in crate::cgroup) fn apply(dir: &impl Files, resources: &LinuxResources) -> 
     for limit in resources.hugepage_limits().iter().flatten() {
         apply_hugetlb(dir, limit)?;
     }
-    if let Some(network) = resources.network() {
-        refuse_network(network)?;
-    }
     if let Some(rdma) = resources.rdma() {
         apply_rdma(dir, rdma)?;
     }
@@ -45,7 +41,7 @@ pub(in crate::cgroup) fn apply(dir: &impl Files, resources: &LinuxResources) -> 
 }
 
 /// Writes one file for one field.
-fn set(dir: &impl Files, field: &str, file: &str, value: &str) -> Result<()> {
+pub(super) fn set(dir: &impl Files, field: &str, file: &str, value: &str) -> Result<()> {
     match dir.attempt(field, file, value) {
         Ok(()) => Ok(()),
         Err(errno) => Err(Error::call(dir.write_text(file, value), errno)).during(|| match errno {
@@ -60,17 +56,7 @@ fn controller(file: &str) -> &str {
     file.split('.').next().unwrap_or(file)
 }
 
-fn none_here(field: &str) -> Error {
-    Error::Refused(format!("{field}: cgroup v2 has nothing that does this"))
-}
-
 fn apply_cpu(dir: &impl Files, cpu: &LinuxCpu) -> Result<()> {
-    if asked(cpu.realtime_runtime()).is_some() {
-        return Err(none_here("linux.resources.cpu.realtimeRuntime"));
-    }
-    if asked(cpu.realtime_period()).is_some() {
-        return Err(none_here("linux.resources.cpu.realtimePeriod"));
-    }
     // An idle group refuses a weight (EINVAL): the switch goes off before and on after it.
     let idle = |wanted: bool| match cpu.idle() {
         Some(idle) if (idle != 0) == wanted => set(dir, "linux.resources.cpu.idle", "cpu.idle", &idle.to_string()),
@@ -124,75 +110,11 @@ fn apply_bandwidth(dir: &impl Files, cpu: &LinuxCpu) -> Result<()> {
     pending.map_or(Ok(()), |value| set(dir, BURST.0, BURST.1, value))
 }
 
-fn apply_memory(dir: &impl Files, memory: &LinuxMemory) -> Result<()> {
-    const LIMIT: &str = "linux.resources.memory.limit";
-    const SWAP: &str = "linux.resources.memory.swap";
-    if memory.swappiness().is_some() {
-        return Err(none_here("linux.resources.memory.swappiness"));
-    }
-    if memory.disable_oom_killer() == Some(true) {
-        return Err(none_here("linux.resources.memory.disableOOMKiller"));
-    }
-    crate::cgroup::field::warn_kernel_memory(memory);
-    let (limit, swap) = (asked(memory.limit()), memory.swap().unwrap_or(0));
-    if let (Some(true), Some(limit @ 0..)) = (memory.check_before_update(), limit) {
-        check_before_update(dir, limit)?;
-    }
-    // An update may name swap alone: it is meant above the limit that is in force.
-    let base = match limit {
-        Some(limit) => limit,
-        None if swap > 0 => limit_in_force(&dir.look("memory.max").during(|| SWAP)?),
-        None => 0,
-    };
-    let swap = match swap_of_memsw(swap, base)? {
-        Swap::Unset => None,
-        Swap::Unlimited => Some("max".to_owned()),
-        Swap::Bytes(bytes) => Some(bytes.to_string()),
-    };
-    if let Some(value) = swap {
-        match dir.attempt(SWAP, "memory.swap.max", &value) {
-            // A kernel without swap has no such file, and no swap to limit: "no swap" and "unlimited" are so already.
-            Err(Errno::ENOENT) if value == "max" || value == "0" => {}
-            Ok(()) => {}
-            Err(_) => set(dir, SWAP, "memory.swap.max", &value)?,
-        }
-    }
-    if let Some(limit) = limit {
-        set(dir, LIMIT, "memory.max", &max_or(limit))?;
-    }
-    if let Some(reservation) = asked(memory.reservation()) {
-        set(dir, "linux.resources.memory.reservation", "memory.low", &max_or(reservation))?;
-    }
-    Ok(())
-}
-
-fn limit_in_force(memory_max: &str) -> i64 {
-    memory_max.trim().parse().unwrap_or(-1)
-}
-
-/// A limit below what is in use would have the kernel kill at once.
-fn check_before_update(dir: &impl Files, limit: i64) -> Result<()> {
-    const FIELD: &str = "linux.resources.memory.limit";
-    let current = dir.look("memory.current").during(|| FIELD)?;
-    match current.trim().parse::<i64>() {
-        Ok(usage) if usage > limit => Err(Error::Refused(format!(
-            "{FIELD}: {limit} is below the {usage} bytes in use (memory.checkBeforeUpdate is set)"
-        ))),
-        _ => Ok(()),
-    }
-}
-
 fn apply_io(dir: &impl Files, io: &LinuxBlockIo) -> Result<()> {
-    if asked(io.leaf_weight()).is_some() {
-        return Err(none_here("linux.resources.blockIO.leafWeight"));
-    }
     if let Some(weight) = asked(io.weight()) {
         set_weight(dir, "linux.resources.blockIO.weight", "", weight)?;
     }
     for device in io.weight_device().iter().flatten() {
-        if asked(device.leaf_weight()).is_some() {
-            return Err(none_here("linux.resources.blockIO.weightDevice[].leafWeight"));
-        }
         if let Some(weight) = asked(device.weight()) {
             let name = format!("{}:{} ", device.major(), device.minor());
             set_weight(dir, "linux.resources.blockIO.weightDevice", &name, weight)?;
@@ -233,16 +155,6 @@ fn apply_hugetlb(dir: &impl Files, limit: &LinuxHugepageLimit) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(_) => set(dir, FIELD, &format!("hugetlb.{size}.rsvd.max"), &value),
     }
-}
-
-fn refuse_network(network: &LinuxNetwork) -> Result<()> {
-    if asked(network.class_id()).is_some() {
-        return Err(none_here("linux.resources.network.classID"));
-    }
-    if network.priorities().as_ref().is_some_and(|priorities| !priorities.is_empty()) {
-        return Err(none_here("linux.resources.network.priorities"));
-    }
-    Ok(())
 }
 
 fn apply_rdma(dir: &impl Files, rdma: &HashMap<String, LinuxRdma>) -> Result<()> {

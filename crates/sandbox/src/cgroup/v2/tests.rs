@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::limit;
 use crate::cgroup::device::tests::rule;
 use crate::cgroup::dir::Dir;
+use crate::cgroup::files::Occupancy;
 use crate::cgroup::scratch::{Scratch, enter_pure_cgroup2, resources, soon, unique};
 use crate::cgroup::{Driver, Freezer, locate, open};
 
@@ -25,7 +26,11 @@ impl Files {
     }
 
     fn apply(&self, json: &str) -> crate::Result<()> {
-        limit::apply(&Dir::new(&self.0), &resources(json))
+        self.apply_to(Occupancy::Empty, json)
+    }
+
+    fn apply_to(&self, occupancy: Occupancy, json: &str) -> crate::Result<()> {
+        limit::apply(&Dir::new(&self.0), &resources(json), occupancy)
     }
 
     fn read(&self, file: &str) -> String {
@@ -117,18 +122,9 @@ fn a_kernel_without_swap_needs_no_file_to_have_none() {
 
 #[test]
 fn what_cannot_be_had_is_refused_by_field() {
-    let dir = Files::new(&[("memory.current", "5000\n"), ("memory.max", "")]);
+    let dir = Files::new(&[]);
     for (json, start) in [
-        (r#"{"memory": {"swappiness": 1}}"#, "linux.resources.memory.swappiness: cgroup v2 has nothing"),
-        (r#"{"memory": {"disableOOMKiller": true}}"#, "linux.resources.memory.disableOOMKiller: cgroup v2 has nothing"),
-        (r#"{"cpu": {"realtimeRuntime": 1}}"#, "linux.resources.cpu.realtimeRuntime: cgroup v2 has nothing"),
-        (r#"{"blockIO": {"leafWeight": 10}}"#, "linux.resources.blockIO.leafWeight: cgroup v2 has nothing"),
-        (r#"{"network": {"classID": 1}}"#, "linux.resources.network.classID: cgroup v2 has nothing"),
         (r#"{"pids": {"limit": 5}}"#, "linux.resources.pids.limit: controller \"pids\" is not available: write("),
-        (
-            r#"{"memory": {"limit": 4000, "checkBeforeUpdate": true}}"#,
-            "linux.resources.memory.limit: 4000 is below the 5000 bytes in use",
-        ),
         (r#"{"unified": {"../x": "1"}}"#, "linux.resources.unified[\"../x\"]: not the name of a file"),
         (r#"{"unified": {"..": "1"}}"#, "linux.resources.unified[\"..\"]: not the name of a file"),
         (
@@ -139,6 +135,57 @@ fn what_cannot_be_had_is_refused_by_field() {
         let error = dir.apply(json).unwrap_err().to_string();
         assert!(error.starts_with(start), "{error}");
     }
+}
+
+#[test]
+fn what_v2_has_nothing_for_is_passed_over() {
+    let dir = Files::new(&[]);
+    dir.apply(
+        r#"{"cpu": {"realtimeRuntime": 1, "realtimePeriod": 2},
+            "memory": {"swappiness": 1, "disableOOMKiller": true, "useHierarchy": false, "kernel": 5},
+            "blockIO": {"leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 30}]},
+            "network": {"classID": 1, "priorities": [{"name": "lo", "priority": 1}]}}"#,
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_memory_limit_below_what_is_in_use_is_made_room_for_first() {
+    let files = [
+        ("memory.current", "5000\n"),
+        ("memory.max", ""),
+        ("memory.high", "max\n"),
+        ("memory.reclaim", ""),
+        ("memory.swap.current", "300\n"),
+        ("memory.swap.max", ""),
+    ];
+    let dir = Files::new(&files);
+    let asked = r#"{"memory": {"limit": 4000, "checkBeforeUpdate": true}}"#;
+    // Nobody is in a cgroup that is just made.
+    dir.apply(asked).unwrap();
+    assert_eq!(dir.read("memory.max"), "4000");
+    let dir = Files::new(&files);
+    let error = dir.apply_to(Occupancy::InUse, asked).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "linux.resources.memory.limit: rejecting memory limit 4000: 5000 bytes are in use (memory.checkBeforeUpdate is set)"
+    );
+    assert_eq!((dir.read("memory.reclaim").as_str(), dir.read("memory.max").as_str()), ("1000", ""));
+    let error = dir
+        .apply_to(Occupancy::InUse, r#"{"memory": {"limit": 5100, "swap": 5200, "checkBeforeUpdate": true}}"#)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("linux.resources.memory.swap: rejecting memory+swap limit 5200: 5300 bytes"), "{error}");
+    // Without the check the kernel decides, and memory.high is as it was.
+    let dir = Files::new(&files);
+    dir.apply_to(Occupancy::InUse, r#"{"memory": {"limit": 4000}}"#).unwrap();
+    // Plain files keep what lies behind a shorter text.
+    assert_eq!((dir.read("memory.high").as_str(), dir.read("memory.max").as_str()), ("max0", "4000"));
+    // Above what is in use nothing else is touched.
+    let dir = Files::new(&files);
+    dir.apply_to(Occupancy::InUse, r#"{"memory": {"limit": 6000, "checkBeforeUpdate": true}}"#).unwrap();
+    assert_eq!((dir.read("memory.high").as_str(), dir.read("memory.reclaim").as_str()), ("max\n", ""));
+    assert_eq!(dir.read("memory.max"), "6000");
 }
 
 #[test]
