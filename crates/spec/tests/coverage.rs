@@ -1,4 +1,4 @@
-//! docs/spec-coverage.md is complete and true: every field of the types, modules and tests that exist, states that are what
+//! docs/spec-coverage.md, and for limits docs/cgroups.md, is complete and true: every field of the types, modules and tests that exist, states that are what
 //! the code does.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -112,5 +112,46 @@ fn a_part_follows_its_whole() {
     for row in rows().iter().filter(|row| row.state == "as above") {
         let whole = states.keys().any(|field| row.field.starts_with(&format!("{field}/")));
         assert!(whole, "{}: as above what?", row.field);
+    }
+}
+
+/// The rows of docs/cgroups.md: the field as it is written there, and all cells.
+fn limit_rows() -> Vec<(String, Vec<String>)> {
+    let text = fs::read_to_string(crates().join("../docs/cgroups.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| {
+        let cells: Vec<String> = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        assert_eq!(cells.len(), 7, "{line}");
+        (cells[0].trim_matches('`').to_owned(), cells)
+    })
+    .collect()
+}
+
+#[test]
+fn every_limit_has_one_row_with_its_files_and_a_test() {
+    let fields: BTreeSet<String> = Shape::config()
+        .pointers()
+        .into_iter()
+        .filter_map(|pointer| {
+            // Of a list or a map the whole is one row.
+            let field = pointer.strip_prefix("/linux/resources/")?.split("/*").next()?.to_owned();
+            Some(field.replace('/', "."))
+        })
+        .collect();
+    let parents: Vec<&String> =
+        fields.iter().filter(|field| fields.iter().any(|other| other.starts_with(&format!("{field}.")))).collect();
+    let expected: BTreeSet<&String> = fields.iter().filter(|field| !parents.contains(field)).collect();
+    let rows = limit_rows();
+    let found: BTreeSet<&String> = rows.iter().map(|(field, _)| field).collect();
+    assert!(expected.len() > 25, "{expected:?}");
+    assert_eq!(found, expected, "rows of docs/cgroups.md, and fields of the types");
+    assert_eq!(rows.len(), found.len(), "a field with two rows");
+    for (field, cells) in &rows {
+        assert!(cells.iter().all(|cell| !cell.is_empty()), "{field}: an empty cell");
+        let tests: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{field}: no test");
+        for test in tests {
+            assert!(has_test(test), "{field}: no test {test}");
+        }
     }
 }

@@ -41,6 +41,7 @@ mod seccomp_arch;
 mod sockets;
 mod state;
 mod terminal;
+mod update;
 
 use tare_testkit::{Kind, Runtime};
 

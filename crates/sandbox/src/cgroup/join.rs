@@ -181,7 +181,7 @@ mod tests {
             hierarchy: (*hierarchy).to_owned(),
             path: Path::new("/sys/fs/cgroup").join(hierarchy).join("web"),
         };
-        Location { driver: Driver::Cgroupfs, directories: hierarchies.iter().map(directory).collect() }
+        Location { driver: Driver::Cgroupfs, unit: None, directories: hierarchies.iter().map(directory).collect() }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Runtime {
             Err(error) => return Err(error),
         };
         let orphans = signal == libc::SIGKILL && !record.own_pid_namespace;
-        if handle.is_none() && !all && !(orphans && !cgroup.pids()?.is_empty()) {
+        if handle.is_none() && !all && (!orphans || cgroup.pids()?.is_empty()) {
             return Err(Error::NotRunning);
         }
         let everything = all || orphans;

@@ -383,8 +383,10 @@ mod tests {
     use super::*;
 
     fn split(resources: Value) -> Option<(Value, Value)> {
-        let (first, late) = split_late(&serde_json::from_value(resources).unwrap())?;
-        Some((serde_json::to_value(first).unwrap(), serde_json::to_value(late).unwrap()))
+        let resources = serde_json::from_value(resources).unwrap();
+        let (first, late) = split_late(&resources);
+        late.as_ref()?;
+        Some((serde_json::to_value(first.as_ref()).unwrap(), serde_json::to_value(late).unwrap()))
     }
 
     #[test]
