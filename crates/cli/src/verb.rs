@@ -54,6 +54,12 @@ impl Verb {
         }
     }
 
+    /// Whether programs of the host are executed though no container is entered: hooks, ps(1), CRIU. They get no descriptor of our
+    /// caller's either.
+    pub(crate) fn executes_others(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Delete(_) | Self::Ps(_))
+    }
+
     fn id(&self) -> Option<&str> {
         match self {
             Self::Create(create) => Some(&create.container.id),
