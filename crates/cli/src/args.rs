@@ -7,6 +7,7 @@ mod create;
 mod exec;
 mod global;
 mod inspect;
+mod mounts;
 mod update;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ pub(crate) use create::{Container, Create, Run};
 pub(crate) use exec::Exec;
 pub(crate) use global::Global;
 pub(crate) use inspect::{Events, List, Ps};
+pub(crate) use mounts::Mounts;
 pub(crate) use update::Update;
 
 /// What the command line asks for.
@@ -78,6 +80,7 @@ verbs! {
     "spec" Spec(Spec) Stop::Never;
     "features" Features(Features) Stop::Never;
     "check" Check(Check) Stop::Never;
+    "mounts" Mounts(Mounts) Stop::Never;
     "events" Events(Events) Stop::Never;
     "checkpoint" Checkpoint(Checkpoint) Stop::Never;
     "restore" Restore(Restore) Stop::Never;

@@ -13,8 +13,6 @@ pub(crate) enum Stop {
     Never,
     /// What follows the first positional argument is passed on as it is.
     AfterFirst,
-    /// Nothing but `--help` is a flag: the verb only says that it is not there yet.
-    Verbatim,
 }
 
 /// Splits what precedes the verb from the verb and its arguments.
@@ -44,14 +42,6 @@ pub(crate) fn split_at_verb(
 pub(crate) fn normalize(command: &Command, arguments: &[OsString], stop: Stop) -> Result<Vec<OsString>, String> {
     let mut normalized = Vec::new();
     let mut rest = arguments.iter();
-    if stop == Stop::Verbatim {
-        if arguments.iter().any(|argument| matches!(argument.to_str(), Some("-h" | "-help" | "--help"))) {
-            return Ok(vec!["--help".into()]);
-        }
-        normalized.push("--".into());
-        normalized.extend(rest.cloned());
-        return Ok(normalized);
-    }
     while let Some(argument) = rest.next() {
         if argument == "--" {
             normalized.push("--".into());

@@ -43,6 +43,9 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
     };
     if let Some(preserved) = verb.enters_container() {
         protect(preserved).map_err(|error| verb.failed(error).in_log_of(&global))?;
+    } else if verb.executes_others() {
+        let closed = tare_sandbox::sys::fd::cloexec_from(3).call(|| "close_range(CLOEXEC)");
+        closed.map_err(|error: tare_sandbox::Error| verb.failed(error).in_log_of(&global))?;
     }
     reporter.log = log::Log::open(&global)?;
     log::install(reporter.log.as_ref(), global.debug)?;

@@ -10,6 +10,7 @@ mod check;
 mod events;
 mod exec;
 mod list;
+mod mounts;
 mod ps;
 mod regex;
 mod spec;
@@ -48,8 +49,15 @@ impl Verb {
             Self::Create(create) => Some(create.container.preserved_fds()),
             Self::Run(run) => Some(run.container.preserved_fds()),
             Self::Exec(exec) => Some(exec.preserve_fds),
+            Self::Mounts(_) => Some(0),
             _ => None,
         }
+    }
+
+    /// Whether programs of the host are executed though no container is entered: hooks, ps(1), CRIU. They get no descriptor of our
+    /// caller's either.
+    pub(crate) fn executes_others(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Delete(_) | Self::Ps(_))
     }
 
     fn id(&self) -> Option<&str> {
@@ -65,6 +73,7 @@ impl Verb {
             Self::Pause(pause) => Some(&pause.id),
             Self::Resume(resume) => Some(&resume.id),
             Self::Update(update) => Some(&update.id),
+            Self::Mounts(mounts) => Some(&mounts.id),
             Self::Checkpoint(checkpoint) => Some(&checkpoint.id),
             Self::Restore(restore) => Some(&restore.id),
             Self::Events(events) => Some(&events.id),
@@ -103,6 +112,7 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Pause(pause) => runtime.pause(&pause.id),
         Verb::Resume(resume) => runtime.resume(&resume.id),
         Verb::Update(update) => runtime.update(&update.id, &update.change()?),
+        Verb::Mounts(mounts) => return mounts::change(&runtime, mounts).map(|()| 0),
         Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
         Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
         Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -90,4 +91,66 @@ fn every_flag_is_in_help_man_page_and_completion() {
             assert!(opts.contains(&format!("--{}", flag.get_long().unwrap())), "{name} {flag}: {opts}");
         }
     }
+}
+
+/// Verb (`-` for the flags before it) and flag, of every flag, hidden ones too.
+fn definitions() -> BTreeSet<(String, String)> {
+    let tree = built();
+    let commands = std::iter::once((&tree, "-")).chain(tree.get_subcommands().map(|verb| (verb, verb.get_name())));
+    let named = commands.flat_map(|(command, verb)| {
+        flags(command).map(move |flag| (verb.to_owned(), format!("--{}", flag.get_long().unwrap())))
+    });
+    // Of all alike.
+    named.filter(|(_, flag)| flag != "--help").collect()
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The rows of docs/flags.md: verb, flag, tests.
+fn rows() -> Vec<(String, String, Vec<String>)> {
+    let text = read(repository().join("docs/flags.md"));
+    let code = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains("| `--"));
+    rows.map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [verb, flag, tests] = cells[..] else { panic!("three cells: {line}") };
+        (verb.to_owned(), code(flag).remove(0), code(tests))
+    })
+    .collect()
+}
+
+/// `e2e/exec::x` is a test in tests/e2e/exec.rs, `cli/args::x` one in src/args/tests.rs or src/args.rs.
+fn has_test(name: &str) -> bool {
+    let Some((file, test)) = name.rsplit_once("::") else { return false };
+    let files = match file.split_once('/') {
+        Some(("e2e", module)) => vec![format!("tests/e2e/{module}.rs")],
+        Some(("cli", module)) => vec![format!("src/{module}/tests.rs"), format!("src/{module}.rs")],
+        _ => return false,
+    };
+    files.iter().any(|file| {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.windows(2).any(|pair| pair[0] == "#[test]" && pair[1].starts_with(&format!("fn {test}()")))
+    })
+}
+
+#[test]
+fn every_flag_has_a_row_in_the_table_and_every_row_a_test() {
+    let rows = rows();
+    let named: BTreeSet<_> = rows.iter().map(|(verb, flag, _)| (verb.clone(), flag.clone())).collect();
+    assert_eq!(named.len(), rows.len(), "a flag has one row");
+    let definitions = definitions();
+    let missing: Vec<_> = definitions.difference(&named).collect();
+    assert!(missing.is_empty(), "no row in docs/flags.md: {missing:?}");
+    let stale: Vec<_> = named.difference(&definitions).collect();
+    assert!(stale.is_empty(), "a row of docs/flags.md without a flag: {stale:?}");
+    for (verb, flag, tests) in &rows {
+        assert!(!tests.is_empty(), "{verb} {flag}: no test");
+        for test in tests {
+            assert!(has_test(test), "{verb} {flag}: there is no test {test}");
+        }
+    }
+    assert!(!has_test("e2e/exec::no_such_test") && !has_test("cli/nothing::x") && !has_test("x"));
 }

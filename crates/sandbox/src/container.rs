@@ -6,6 +6,7 @@ mod delete;
 mod events;
 mod exec;
 mod inspect;
+mod mounts;
 mod start;
 mod update;
 

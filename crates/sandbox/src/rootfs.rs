@@ -30,6 +30,7 @@ mod copy_up;
 mod device;
 mod fs;
 mod idmap;
+mod live;
 mod mask;
 mod mount;
 mod pivot;
@@ -38,6 +39,7 @@ mod tree;
 pub use callers::CallersRoot;
 pub use device::{HowDevices, open_own_ptmx};
 pub use idmap::clone_sources;
+pub use live::{Change, change};
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
@@ -117,6 +119,13 @@ impl Root {
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
         let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
         Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
+    }
+
+    /// The root of a container that runs.
+    fn of_container(fd: OwnedFd) -> Result<Self> {
+        let identity = identity(fd.as_fd()).call(|| "statx(\"/\")")?;
+        let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
+        Ok(Self { fd, identity, host_may_see: false, read_only_later, dev, dev_is_bind, dev_is_new })
     }
 
     /// Makes the root the working directory, for hooks that run before it is entered.

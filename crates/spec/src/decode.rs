@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Mount, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
@@ -46,6 +46,22 @@ pub fn resources(path: &Path, text: &[u8]) -> Result<LinuxResources, Error> {
     check::text(text).map_err(|finding| finding.at(path, text))?;
     settle_pids(&mut resources, text, "/pids/limit");
     Ok(resources)
+}
+
+/// Decodes mounts, as `mounts add` takes them: the array, or an object that has it as its member `mounts`.
+///
+/// # Errors
+/// One line: path, line, column, JSON pointer, cause.
+pub fn mounts(path: &Path, text: &[u8]) -> Result<Vec<Mount>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Section {
+        mounts: Vec<Mount>,
+    }
+    let is_array = text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let mounts =
+        if is_array { decode(path, text, drop_nulls)? } else { decode::<Section>(path, text, drop_nulls)?.mounts };
+    check::text(text).map_err(|finding| finding.at(path, text))?;
+    Ok(mounts)
 }
 
 impl Finding {

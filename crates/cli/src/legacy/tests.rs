@@ -36,8 +36,6 @@ fn flags_become_what_clap_expects() {
         ("web -- ls -d", Stop::AfterFirst, "-- web ls -d"),
         ("web ls -- -d", Stop::AfterFirst, "-- web ls -- -d"),
         ("-- web ls", Stop::AfterFirst, "-- web ls"),
-        ("--what ever web", Stop::Verbatim, "-- --what ever web"),
-        ("web --help", Stop::Verbatim, "--help"),
         ("", Stop::Never, ""),
     ];
     for (line, stop, expected) in cases {

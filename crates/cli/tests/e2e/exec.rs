@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::json;
-use tare_testkit::{Bundle, Container, Runtime, TempDir, host, known, wait_until};
+use tare_testkit::{Bundle, Container, Runtime, TempDir, host, known, skip, wait_until};
 
-use crate::{runtime, words};
+use crate::{is_old_runc, runtime, words};
 
 /// Runs a check in a running container of this bundle.
 fn within(bundle: &Bundle, check: impl FnOnce(&Runtime, &Container<'_>)) {
@@ -168,6 +168,38 @@ fn exec_takes_a_process_document() {
     });
 }
 
+/// Where the document is silent, as runc: capabilities, the OOM adjustment and the mask are the container's, limits are not.
+#[test]
+fn exec_with_a_process_document_has_the_rest_from_the_container() {
+    let runtime = runtime();
+    known!(runtime, Crun: "no capabilities at all");
+    let dir = TempDir::new("process");
+    let script =
+        "grep CapEff /proc/self/status; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status; umask";
+    let silent = json!({"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+    let mut telling = silent.clone();
+    telling["oomScoreAdj"] = json!(55);
+    telling["capabilities"] = json!({});
+    let bundle = Bundle::sleeper().set("/process/oomScoreAdj", json!(77)).set("/process/user/umask", json!(0o027));
+    within(&bundle, |_, container| {
+        let lines = |document: &serde_json::Value| {
+            fs::write(dir.join("process.json"), document.to_string()).unwrap();
+            let exec = container.verb("exec").arg("-p").arg(dir.join("process.json")).arg(container.id());
+            exec.run().ok().lines().iter().map(|&line| line.to_owned()).collect::<Vec<_>>()
+        };
+        let found = lines(&silent);
+        assert_eq!(found[..3], ["CapEff:\t0000000020000420", "77", "NoNewPrivs:\t0"]);
+        if !is_old_runc(&runtime) {
+            assert_eq!(found[3], "0027");
+        }
+        let found = lines(&telling);
+        assert_eq!(found[0], "CapEff:\t0000000000000000");
+        if runtime.is_tare() {
+            assert_eq!(found[1], "55");
+        }
+    });
+}
+
 #[test]
 fn exec_with_a_process_document_has_its_umask() {
     let runtime = runtime();
@@ -228,6 +260,53 @@ fn exec_joins_the_user_namespace() {
             container.exec(["sh", "-c", "id -u; readlink /proc/self/ns/user; head -n 1 /proc/self/uid_map"]).ok();
         assert_eq!(output.lines()[..2], ["0", container.link("ns/user").to_str().unwrap()]);
         assert_eq!(output.lines()[2].split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    });
+}
+
+#[test]
+fn exec_joins_all_eight_namespaces_at_once() {
+    let runtime = runtime();
+    known!(runtime, Crun: "1.8.1 takes offsets from an annotation");
+    if is_old_runc(&runtime) && tare_testkit::record_known(runtime.kind(), "1.1.5 knows no time namespace") {
+        return;
+    }
+    let offsets = json!({"monotonic": {"secs": 500_000}, "boottime": {"secs": 500_000}});
+    let bundle = Bundle::sleeper().user_namespace(100_000, 65536).namespace("cgroup").namespace("time");
+    within(&bundle.set("/linux/timeOffsets", offsets), |_, container| {
+        let kinds = ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user", "time"];
+        let output = container
+            .shell(&format!("for n in {}; do readlink /proc/self/ns/$n; done; cat /proc/uptime", kinds.join(" ")));
+        let lines: Vec<&str> = output.lines().collect();
+        for (line, kind) in lines.iter().zip(kinds) {
+            assert_eq!(*line, container.link(&format!("ns/{kind}")).to_str().unwrap(), "{kind}");
+        }
+        let uptime: f64 = lines[8].split(' ').next().unwrap().parse().unwrap();
+        assert!(uptime >= 500_000.0, "{uptime}");
+    });
+}
+
+/// Linux 5.8: one call instead of one, with an open file, for each namespace.
+#[test]
+fn exec_joins_them_by_one_call() {
+    let runtime = runtime();
+    known!(runtime, Runc: "a call for each namespace", Crun: "1.8.1: a call for each namespace");
+    if !std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join("strace").is_file()) {
+        skip!("no strace");
+    }
+    let bundle = Bundle::sleeper().user_namespace(100_000, 65536).namespace("cgroup").namespace("time");
+    within(&bundle, |_, container| {
+        let dir = TempDir::new("strace");
+        let exec = container.verb("exec").args([container.id(), "true"]);
+        let script = "exec strace -f -e trace=setns -o trace \"$@\"";
+        exec.through_shell(script).cwd(dir.path()).run().ok();
+        let trace = fs::read_to_string(dir.join("trace")).unwrap();
+        let calls: Vec<&str> = trace.lines().filter(|line| line.contains("setns(")).collect();
+        assert_eq!(calls.len(), 1, "{trace}");
+        for flag in ["NEWPID", "NEWNET", "NEWIPC", "NEWUTS", "NEWNS", "NEWCGROUP", "NEWUSER"] {
+            assert!(calls[0].contains(&format!("CLONE_{flag}")), "{flag}: {}", calls[0]);
+        }
+        // CLONE_NEWTIME, by number where strace does not know it.
+        assert!(calls[0].contains("CLONE_NEWTIME") || calls[0].contains("0x80"), "{}", calls[0]);
     });
 }
 

@@ -133,3 +133,77 @@ fn flags_end_at_the_name_for_exec_kill_and_ps() {
     container.verb("kill").args([container.id(), "KILL"]).run().ok();
     wait_until("it is gone", || container.status() == "stopped");
 }
+
+/// The parent of a process on the host.
+fn parent(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_foreground_run_adopts_orphans_unless_told_not_to() {
+    let runtime = runtime();
+    known!(runtime, Crun: "adopts them whatever it is told");
+    // Of two generations, the one between of which ends; in the host's pid namespace, where somebody has to adopt.
+    let bundle =
+        Bundle::script("sh -c 'sleep 1000 & echo $! > /new; mv /new /orphan'; trap 'exit 0' TERM; sleep 1000 & wait")
+            .without_namespace("pid");
+    let orphan = bundle.rootfs().join("orphan");
+    for (flags, adopted) in [([].as_slice(), true), (&["--no-subreaper"], false)] {
+        let container = runtime.container(&bundle);
+        let run = container.verb("run").args(flags).arg(container.id()).stdin_open().spawn();
+        wait_until("it has an orphan", || orphan.exists());
+        let pid: i32 = fs::read_to_string(&orphan).unwrap().trim().parse().unwrap();
+        wait_until("it is adopted", || parent(pid) != u32::try_from(container.pid()).unwrap());
+        assert_eq!(parent(pid) == run.pid(), adopted, "{flags:?}");
+        container.delete_force().ok();
+        run.wait();
+        fs::remove_file(&orphan).unwrap();
+    }
+}
+
+#[test]
+fn who_makes_cgroups_can_be_named() {
+    let runtime = runtime();
+    known!(runtime, Runc: "has no --cgroup-manager");
+    let bundle = Bundle::script("cat /proc/self/cgroup");
+    bundle.write();
+    let run = |flags: &[&str], id: &str| {
+        let run = runtime.raw().args(flags).args(["run", "--bundle", bundle.path().to_str().unwrap(), id]);
+        run.run()
+    };
+    let id = runtime.id("c");
+    assert!(run(&["--cgroup-manager", "cgroupfs"], &id).ok().stdout.contains(&id));
+    if runtime.is_tare() {
+        let id = runtime.id("c");
+        let output = run(&["--cgroup-manager=disabled"], &id).ok();
+        assert!(!output.stdout.contains(&id), "{output}");
+    }
+    run(&["--cgroup-manager", "runit"], &runtime.id("c")).fails(&[]);
+}
+
+#[test]
+fn rootless_is_true_false_or_auto_and_where_criu_is_does_not_matter() {
+    let runtime = runtime();
+    known!(runtime, Crun: "takes any word");
+    let bundle = Bundle::script("exit 4");
+    bundle.write();
+    let path = bundle.path().to_str().unwrap();
+    for flags in [["--rootless", "true"], ["--rootless=false", "--debug=0"], ["--rootless", "auto"]] {
+        runtime.raw().args(flags).args(["run", "--bundle", path, &runtime.id("c")]).run().exits(4);
+    }
+    runtime.raw().args(["--rootless", "perhaps", "run", "--bundle", path, &runtime.id("c")]).run().fails(&["perhaps"]);
+    if runtime.is_tare() {
+        runtime.raw().args(["--criu", "/no/criu", "run", "--bundle", path, &runtime.id("c")]).run().exits(4);
+    }
+}
+
+#[test]
+fn create_takes_no_subreaper_as_crun_does() {
+    let runtime = runtime();
+    known!(runtime, Runc: "has no such flag at create");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.call("create", &["--no-subreaper"]).ok();
+    container.is("created");
+}

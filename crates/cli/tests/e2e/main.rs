@@ -7,6 +7,7 @@
 
 mod activation;
 mod attributes;
+mod callers;
 mod cgroup2;
 mod cgroups;
 mod check;
@@ -16,12 +17,14 @@ mod errors;
 mod events;
 mod exec;
 mod flags;
+mod golden;
 mod hooks;
 mod hygiene;
 mod idmap;
 mod jail;
 mod lifecycle;
 mod limits;
+mod live_mounts;
 mod mount_host;
 mod mount_options;
 mod mountinfo;

@@ -112,3 +112,29 @@ fn a_container_has_a_session_keyring_of_its_own_unless_told_not_to() {
     let output = callers.call("run", &["--no-new-keyring"]).ok();
     assert!(!output.stdout.contains(callers.id()), "{output}");
 }
+
+/// CVE-2024-21626 began with a descriptor that nobody meant to pass on.
+#[test]
+fn hooks_and_programs_have_no_descriptor_of_the_caller() {
+    let runtime = runtime();
+    known!(runtime, Runc: "delete hands them to poststop hooks");
+    let dir = TempDir::new("hook");
+    let script = |name: &str| format!("ls /proc/$$/fd >> {}", dir.join(name).to_str().unwrap());
+    let bundle = Bundle::script("ls /proc/$$/fd; true")
+        .hook_script("createRuntime", &script("create"))
+        .hook_script("poststart", &script("poststart"))
+        .hook_script("poststop", &script("poststop"));
+    let container = runtime.container(&bundle);
+    let leaky = |invocation: tare_testkit::Invocation| invocation.through_shell("exec \"$@\" 8</etc/hostname 9</");
+    let output = leaky(container.verb("run").arg(container.id())).run().ok();
+    assert_eq!(output.lines(), ["0", "1", "2"]);
+    leaky(container.verb("create").arg(container.id())).run().ok();
+    leaky(container.verb("start").arg(container.id())).run().ok();
+    container.wait_for("stopped");
+    leaky(container.verb("delete").arg(container.id())).run().ok();
+    for name in ["create", "poststart", "poststop"] {
+        let open = fs::read_to_string(dir.join(name)).unwrap();
+        let theirs: Vec<&str> = open.lines().filter(|number| ["8", "9"].contains(number)).collect();
+        assert!(theirs.is_empty(), "{name}: {open}");
+    }
+}

@@ -124,23 +124,28 @@ impl Runtime {
         code
     }
 
+    /// What the bundle describes, and what is to be done for it.
+    fn plan(&self, id: &str, options: &CreateOptions) -> Result<(Bundle, Plan)> {
+        let bundle = match &options.config {
+            Some(config) => Bundle::load_config(&options.bundle, config),
+            None => Bundle::load(&options.bundle),
+        }?;
+        let mut plan = Plan::new(id, &bundle, options)?;
+        if !geteuid().is_root() {
+            plan.check_for_user()?;
+        }
+        if options.notify_socket.is_some() {
+            notify::plan(&mut plan, &self.root.join(id))?;
+        }
+        plan.process.labels.check_host(plan.mount_label.as_deref())?;
+        Ok((bundle, plan))
+    }
+
     /// From the bundle to a process that waits for the word to execute its program.
     fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
-        let bundle = match &options.config {
-            Some(config) => Bundle::load_config(&options.bundle, config),
-            None => Bundle::load(&options.bundle),
-        }
-        .at(Step::Plan)?;
-        let mut plan = Plan::new(id, &bundle, options).at(Step::Plan)?;
-        if !geteuid().is_root() {
-            plan.check_for_user().at(Step::Plan)?;
-        }
-        if options.notify_socket.is_some() {
-            notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
-        }
-        plan.process.labels.check_host(plan.mount_label.as_deref()).at(Step::Plan)?;
+        let (bundle, plan) = self.plan(id, options).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
         let terminal =
@@ -200,9 +205,7 @@ impl Runtime {
             if let Some(host) = &options.notify_socket {
                 notify::prepare(&locked).at(Step::Mount)?;
                 // For create it is start that has the service manager's attention.
-                if matches!(waits, Waits::OnWire) {
-                    notify = Proxy::bind(&locked, host)?;
-                }
+                notify = if matches!(waits, Waits::OnWire) { Proxy::bind(&locked, host)? } else { None };
             }
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;

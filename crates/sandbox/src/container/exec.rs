@@ -208,6 +208,15 @@ fn inherit_attributes(process: &mut Process, own: &Process) {
     if process.selinux_label().as_ref().is_none_or(String::is_empty) {
         process.set_selinux_label(own.selinux_label().clone());
     }
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.user().umask().is_none() {
+        process.user_mut().set_umask(own.user().umask());
+    }
     if process.scheduler().is_none() {
         process.set_scheduler(own.scheduler().clone());
     }

@@ -142,7 +142,7 @@ fn join_namespaces(plan: &Plan, joined: &[OwnedFd]) -> Result<()> {
 }
 
 /// Takes the ids that own the user namespace.
-pub(super) fn become_root() -> Result<()> {
+pub(crate) fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).call(|| "setresgid(0)").during(|| "linux.gidMappings: no container id 0")?;
     setresuid(uid, uid, uid).call(|| "setresuid(0)").during(|| "linux.uidMappings: no container id 0")

@@ -40,6 +40,14 @@ impl Root {
             Enter::Move => self.move_over(),
             Enter::Chroot => self.chroot(),
         }?;
+        self.make_read_only()
+    }
+
+    /// Makes those mounts read-only that had to wait until all others are in place.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub(super) fn make_read_only(self) -> Result<()> {
         let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
         for (path, mount) in self.read_only_later.into_inner() {
             // By the fd it was made with, whatever the path leads to now.

@@ -2,10 +2,14 @@ use clap::{Args, Command, FromArgMatches};
 
 use super::*;
 
-fn change(line: &str) -> Result<container::Update, String> {
+fn update(line: &str) -> Update {
     let words = std::iter::once("update").chain(line.split(' '));
     let matches = Update::augment_args(Command::new("update")).try_get_matches_from(words).unwrap();
-    Update::from_arg_matches(&matches).unwrap().change()
+    Update::from_arg_matches(&matches).unwrap()
+}
+
+fn change(line: &str) -> Result<container::Update, String> {
+    update(line).change()
 }
 
 fn limits(line: &str) -> Result<serde_json::Value, String> {
@@ -32,11 +36,15 @@ fn flags_become_limits_and_nothing_else_is_touched() {
         ("--memory-reservation=1k web", json!({"memory": {"reservation": 1024}})),
         ("--cpu-quota=-1 --cpu-period=100000 web", json!({"cpu": {"quota": -1, "period": 100_000}})),
         ("--cpu-share=512 --cpu-burst=0 --cpu-idle=1 web", json!({"cpu": {"shares": 512, "burst": 0, "idle": 1}})),
-        ("--cpuset-cpus=0-1 web", json!({"cpu": {"cpus": "0-1"}})),
+        ("--cpuset-cpus=0-1 --cpuset-mems=0 web", json!({"cpu": {"cpus": "0-1", "mems": "0"}})),
+        (
+            "--cpu-rt-period=1000000 --cpu-rt-runtime=950000 web",
+            json!({"cpu": {"realtimePeriod": 1_000_000, "realtimeRuntime": 950_000}}),
+        ),
         ("--pids-limit=-1 web", json!({"pids": {"limit": -1}})),
         ("--blkio-weight=0 web", json!({})),
         ("--blkio-weight=10 web", json!({"blockIO": {"weight": 10}})),
-        ("--kernel-memory=1m web", json!({})),
+        ("--kernel-memory=1m --kernel-memory-tcp=1m web", json!({})),
     ];
     for (line, expected) in cases {
         assert_eq!(limits(line), Ok(expected), "{line}");
@@ -63,4 +71,12 @@ fn a_file_of_limits_is_read_and_its_errors_have_a_place() {
     assert_eq!(read, Ok(serde_json::json!({"memory": {"limit": -1}})));
     let place = format!("{}:2:21: /cpu/shares: invalid type: string \"many\", expected u64", path.display());
     assert_eq!(refused, place);
+}
+
+#[test]
+fn schemata_of_intel_rdt_are_taken_as_words() {
+    let change = update("--l3-cache-schema=L3:0=f --mem-bw-schema=MB:0=70 web").change().unwrap();
+    assert_eq!((change.l3_cache_schema.as_deref(), change.mem_bw_schema.as_deref()), (Some("L3:0=f"), Some("MB:0=70")));
+    let none = update("--l3-cache-schema= web").change().unwrap();
+    assert_eq!((none.l3_cache_schema, none.mem_bw_schema), (None, None));
 }
