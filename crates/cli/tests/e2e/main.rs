@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod live_mounts;
 mod mount_host;
+mod mount_links;
 mod mount_options;
 mod mountinfo;
 mod mounts;
