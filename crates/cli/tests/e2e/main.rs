@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod activation;
+mod apparmor;
 mod attributes;
 mod callers;
 mod cgroup2;
