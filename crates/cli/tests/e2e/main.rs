@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod activation;
+mod apparmor;
 mod attributes;
 mod callers;
 mod cgroup2;
@@ -26,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod live_mounts;
 mod mount_host;
+mod mount_links;
 mod mount_options;
 mod mountinfo;
 mod mounts;

@@ -111,6 +111,16 @@ fn a_container_has_a_session_keyring_of_its_own_unless_told_not_to() {
     let callers = runtime.container(&bundle);
     let output = callers.call("run", &["--no-new-keyring"]).ok();
     assert!(!output.stdout.contains(callers.id()), "{output}");
+
+    let bundle = Bundle::script("cat /proc/keys > /keys").set("/linux/maskedPaths", serde_json::json!([]));
+    for (flags, is_own) in [([].as_slice(), true), (&["--no-new-keyring"], false)] {
+        let container = runtime.container(&bundle);
+        container.call("create", flags).ok();
+        container.start().ok();
+        container.wait_for("stopped");
+        let keys = fs::read_to_string(bundle.rootfs().join("keys")).unwrap();
+        assert_eq!(keys.contains(container.id()), is_own, "{flags:?}: {keys}");
+    }
 }
 
 /// CVE-2024-21626 began with a descriptor that nobody meant to pass on.

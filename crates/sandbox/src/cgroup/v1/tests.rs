@@ -242,32 +242,13 @@ fn another_default_of_the_device_list_comes_while_nobody_runs() {
     let scratch = created_or_return!();
     scratch.0.allow_devices(&[rule("allow a")]).unwrap();
     // /dev/null is allowed by every list: a refusal is an instant of "deny all".
-    let script = "echo 0 > $0/cgroup.procs; echo 0 > $1/cgroup.procs; echo in; \
-        while [ ! -e $2 ]; do true </dev/null || echo refused; done";
-    let dir = std::env::temp_dir().join(unique());
-    std::fs::create_dir(&dir).unwrap();
-    let stop = dir.join("stop");
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", script])
-        .args([scratch.dir("devices"), scratch.dir("freezer"), stop.clone()])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-    assert_eq!(line, "in\n");
-    for _ in 0..50 {
-        scratch.0.allow_devices(&[]).unwrap();
-        assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
-        scratch.0.allow_devices(&[rule("allow a")]).unwrap();
-    }
-    std::fs::write(&stop, "").unwrap();
-    let mut refused = String::new();
-    std::io::Read::read_to_string(&mut output, &mut refused).unwrap();
-    child.wait().unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
+    let refused = scratch.repeat_inside(&["devices", "freezer"], "true </dev/null || echo refused", || {
+        for _ in 0..50 {
+            scratch.0.allow_devices(&[]).unwrap();
+            assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
+            scratch.0.allow_devices(&[rule("allow a")]).unwrap();
+        }
+    });
     assert_eq!(refused.lines().count(), 0);
 }
 
