@@ -57,6 +57,26 @@ pub(crate) enum Fault {
     Fail(Errno),
 }
 
+/// Which calls it happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    None,
+    /// Call `ordinal` of `process`.
+    One(usize, usize, Fault),
+    /// All of this name, as on a kernel that does not have it.
+    Each(Sysno, Errno),
+}
+
+impl Which {
+    fn fault(self, point: Point) -> Option<Fault> {
+        match self {
+            Self::One(process, ordinal, fault) if (process, ordinal) == (point.process, point.ordinal) => Some(fault),
+            Self::Each(call, errno) if call == point.call => Some(Fault::Fail(errno)),
+            Self::None | Self::One(..) | Self::Each(..) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -67,11 +87,11 @@ impl std::fmt::Display for Fault {
 }
 
 /// The processes under trace. The thread that makes it must be the one that uses it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tracer {
     tracees: BTreeMap<Pid, Tracee>,
     born: usize,
-    fault: Option<(usize, usize, Fault)>,
+    which: Which,
     /// Every call that was seen.
     pub(crate) points: Vec<Point>,
     /// Where the fault happened.
@@ -88,9 +108,9 @@ struct Tracee {
 }
 
 impl Tracer {
-    /// One that lets `fault` happen at call `ordinal` of `process`.
-    pub(crate) fn new(fault: Option<(usize, usize, Fault)>) -> Self {
-        Self { fault, ..Self::default() }
+    /// One that lets faults happen.
+    pub(crate) fn new(which: Which) -> Self {
+        Self { tracees: BTreeMap::new(), born: 0, which, points: Vec::new(), struck: None }
     }
 
     /// From now on a process is traced, with the children it will have.
@@ -199,22 +219,18 @@ impl Tracer {
         let point = Point { process: tracee.process, ordinal: tracee.calls, call, starting: tracee.starting };
         tracee.calls += 1;
         self.points.push(point);
-        match self.fault {
-            Some((process, ordinal, fault)) if (process, ordinal) == (point.process, point.ordinal) => {
-                self.struck = Some(point);
-                match fault {
-                    Fault::Kill => kill(pid, Signal::SIGKILL).unwrap(),
-                    Fault::Fail(errno) => {
-                        tracee.result = Some(errno);
-                        // close(2) closes whatever it says. Of the others none is made: no call has this number.
-                        if call != Sysno::close {
-                            registers.orig_rax = u64::MAX;
-                        }
-                        let _killed_meanwhile = ptrace::setregs(pid, registers);
-                    }
+        let Some(fault) = self.which.fault(point) else { return };
+        self.struck = Some(point);
+        match fault {
+            Fault::Kill => kill(pid, Signal::SIGKILL).unwrap(),
+            Fault::Fail(errno) => {
+                tracee.result = Some(errno);
+                // close(2) closes whatever it says. Of the others none is made: no call has this number.
+                if call != Sysno::close {
+                    registers.orig_rax = u64::MAX;
                 }
+                let _killed_meanwhile = ptrace::setregs(pid, registers);
             }
-            _ => {}
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use syscalls::Sysno;
 use tare_testkit::{Bundle, Container, Output, Residue, Runtime, known, skip};
 
-use crate::tracer::{Fault, Point, Tracer};
+use crate::tracer::{Fault, Point, Tracer, Which};
 
 /// They always succeed, or never return: their man pages know no error.
 const CANNOT_FAIL: [Sysno; 12] = [
@@ -49,6 +49,18 @@ pub(crate) enum Verb {
     Kill,
     Delete,
 }
+
+const VERBS: [Verb; 9] = [
+    Verb::Create,
+    Verb::Run,
+    Verb::Start,
+    Verb::Exec,
+    Verb::Pause,
+    Verb::Resume,
+    Verb::Update,
+    Verb::Kill,
+    Verb::Delete,
+];
 
 impl Verb {
     fn name(self) -> &'static str {
@@ -140,8 +152,7 @@ pub(crate) fn each_point(verb: Verb, faults: &[Fault]) {
     }
     let asked = std::env::var("TARE_FAULT").unwrap_or_default();
     let trial = Trial { verb, runtime, bundle: bundle() };
-    let (_, tracer) = trial.follow(None);
-    let all = of_all(tracer.points, faults);
+    let all = of_all(trial.points(), faults);
     let name = |(point, fault): &(Point, Fault)| format!("{}/{}/{}/{fault}", verb.name(), point.process, point.ordinal);
     let chosen: Vec<_> = match asked.as_str() {
         "all" => all,
@@ -187,43 +198,20 @@ struct Trial {
 }
 
 impl Trial {
-    /// Runs the verb with a fault, on a container of its own; what came of it, and what was seen. The container is
-    /// left as it then is.
-    fn follow(&self, fault: Option<(usize, usize, Fault)>) -> (Output, Tracer) {
+    /// The system calls of the verb when nothing goes wrong.
+    fn points(&self) -> Vec<Point> {
         let container = self.runtime.container(&self.bundle);
-        let (output, tracer) = self.follow_on(&container, fault);
-        if fault.is_none() {
-            output.clone().ok();
-        }
-        (output, tracer)
-    }
-
-    fn follow_on(&self, container: &Container, fault: Option<(usize, usize, Fault)>) -> (Output, Tracer) {
-        self.verb.prepare(container);
-        let mut tracer = Tracer::new(fault);
-        // Waits until it is traced: read(2) ends with the newline, and the container gets no pipe.
-        let invocation = container
-            .verb(self.verb.name())
-            .args(self.verb.arguments(container.id()))
-            .through_shell("read -r _; exec \"$@\" </dev/null")
-            .stdin_open();
-        let mut running = invocation.spawn();
-        let root = Pid::from_raw(i32::try_from(running.pid()).unwrap());
-        tracer.seize(root);
-        if self.verb == Verb::Start {
-            tracer.seize_running(Pid::from_raw(container.pid()));
-        }
-        running.stdin().unwrap().write_all(b"\n").unwrap();
-        let ended = tracer.follow(root);
-        let output = running.wait();
-        assert!(ended, "hangs: {output}");
-        (output, tracer)
+        self.verb.prepare(&container);
+        let (output, tracer) = follow(self.verb, &container, Which::None);
+        output.ok();
+        tracer.points
     }
 
     /// One trial. The call that failed without failing the verb.
     fn at(&self, point: Point, fault: Fault) -> Option<(Sysno, Errno)> {
         let container = self.runtime.container(&self.bundle);
-        let (output, tracer) = self.follow_on(&container, Some((point.process, point.ordinal, fault)));
+        self.verb.prepare(&container);
+        let (output, tracer) = follow(self.verb, &container, Which::One(point.process, point.ordinal, fault));
         let Some(struck) = tracer.struck else {
             // Two runs are not the same to the last call: this one was shorter.
             container.delete_force().ok();
@@ -235,7 +223,7 @@ impl Trial {
             survived = output.success().then_some((struck.call, errno));
             if !output.success() {
                 if !struck.starting && !MEMORY.contains(&struck.call) {
-                    self.check_failure(&output, struck, errno);
+                    check_failure(self.verb, &output, &format!("{struck:?} {errno:?}"));
                 }
                 if matches!(self.verb, Verb::Create | Verb::Run) {
                     residue.assert_none();
@@ -247,19 +235,67 @@ impl Trial {
         survived
     }
 
-    /// One line, and the code of a failure.
-    fn check_failure(&self, output: &Output, struck: Point, errno: Errno) {
-        let mut lines = output.stderr.lines();
-        let line = lines.next().unwrap_or_default();
-        let hints = lines.all(|line| line.starts_with("  hint: "));
-        assert!(
-            output.code() == Some(self.verb.failure()) && line.starts_with("tare: ") && hints,
-            "should fail in one line, {struck:?} {errno:?}: {output}"
-        );
-    }
-
     /// What a failed trial left is not the next one's.
     fn sweep(&self) {
         Residue::of(&self.runtime).sweep();
     }
+}
+
+/// Runs the verb under trace; what came of it, and what was seen. The container is left as it then is.
+fn follow(verb: Verb, container: &Container, which: Which) -> (Output, Tracer) {
+    let mut tracer = Tracer::new(which);
+    // Waits until it is traced: read(2) ends with the newline, and the container gets no pipe.
+    let invocation = container
+        .verb(verb.name())
+        .args(verb.arguments(container.id()))
+        .through_shell("read -r _; exec \"$@\" </dev/null")
+        .stdin_open();
+    let mut running = invocation.spawn();
+    let root = Pid::from_raw(i32::try_from(running.pid()).unwrap());
+    tracer.seize(root);
+    if verb == Verb::Start {
+        tracer.seize_running(Pid::from_raw(container.pid()));
+    }
+    running.stdin().unwrap().write_all(b"\n").unwrap();
+    let ended = tracer.follow(root);
+    let output = running.wait();
+    assert!(ended, "hangs: {output}");
+    (output, tracer)
+}
+
+/// One line, and the code of a failure; besides warnings.
+fn check_failure(verb: Verb, output: &Output, why: &str) {
+    let mut lines =
+        output.stderr.lines().filter(|line| !(line.starts_with("time=") && line.contains(" level=warning ")));
+    let line = lines.next().unwrap_or_default();
+    let hints = lines.all(|line| line.starts_with("  hint: "));
+    assert!(
+        output.code() == Some(verb.failure()) && line.starts_with("tare: ") && hints,
+        "should fail in one line, {why}: {output}"
+    );
+}
+
+/// A container's life on a kernel, or under a filter of system calls, that does not have `call`: each verb does what it is
+/// for all the same, but for those that are named here, which say so.
+pub(crate) fn without(call: Sysno, refused: &[Verb]) {
+    let runtime = Runtime::from_env(env!("CARGO_BIN_EXE_tare"));
+    known!(runtime, Runc: "not what is tried here", Crun: "the same", Youki: "the same");
+    if !tare_testkit::host::is_root() {
+        skip!("makes containers as root");
+    }
+    let bundle = bundle();
+    let missing = Which::Each(call, Errno::ENOSYS);
+    let mut refusing = Vec::new();
+    for verb in VERBS {
+        let container = runtime.container(&bundle);
+        verb.prepare(&container);
+        let (output, tracer) = follow(verb, &container, missing);
+        if !output.success() {
+            check_failure(verb, &output, &format!("{:?}", tracer.struck));
+            refusing.push(verb);
+        }
+        container.delete_force().ok();
+        Residue::of(&runtime).assert_none();
+    }
+    assert_eq!(refusing, refused, "do not go without {call}");
 }
