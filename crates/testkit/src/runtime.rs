@@ -94,9 +94,10 @@ impl Runtime {
     }
 
     /// The same, run by an ordinary user: no privileges, no groups, nothing in the environment that is root's. Bundles
-    /// have to be that user's too, see [`Bundle::owned_by`].
+    /// have to be that user's too, see [`Bundle::owned_by`]. The user has not logged in, so no systemd is theirs.
     #[must_use]
     pub fn as_user(mut self, uid: u32) -> Self {
+        self.systemd = false;
         std::os::unix::fs::chown(self.dir.path(), Some(uid), Some(uid)).unwrap();
         self.user = Some(uid);
         self

@@ -141,7 +141,7 @@ fn random_valid_configurations_run_or_are_refused_in_one_line_and_leave_nothing(
     let mut ran = 0;
     let count = each_seed(|seed, config| {
         let mut random = Random(seed);
-        let (bundle, code) = config::bundle(&mut random, sources.path(), runtime.tag());
+        let (bundle, code) = config::bundle(&mut random, sources.path(), &runtime);
         *config = bundle.config();
         let container = runtime.container(&bundle);
         match live(&mut random, &container, code) {
@@ -264,7 +264,7 @@ fn random_broken_configurations_end_in_one_line_or_in_a_container_and_leave_noth
     let (mut refused, mut by_check) = (0, 0);
     let count = each_seed(|seed, config| {
         let mut random = Random(seed);
-        let (bundle, _) = config::bundle(&mut random, sources.path(), runtime.tag());
+        let (bundle, _) = config::bundle(&mut random, sources.path(), &runtime);
         let broken = 1 + random.below(3);
         let bundle = bundle.edit(|config| (0..broken).for_each(|_| spoil(&mut random, config)));
         *config = bundle.config();

@@ -163,7 +163,17 @@ pub(super) fn enter_pure_cgroup2() {
     }
 }
 
-/// Whether the host has v1 hierarchies: the tests of v1 have nothing to try without.
+/// Whether the host has v1 hierarchies.
 pub(super) fn host_has_v1() -> bool {
     locate(Driver::Cgroupfs, None, "probe").unwrap().directories.len() > 1
 }
+
+/// Leaves a test of v1 on a host that has none.
+macro_rules! needs_v1 {
+    () => {
+        if !$crate::cgroup::scratch::host_has_v1() {
+            tare_testkit::skip!("no hierarchies of cgroup v1 here");
+        }
+    };
+}
+pub(super) use needs_v1;
