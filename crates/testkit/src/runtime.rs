@@ -86,10 +86,10 @@ impl Runtime {
     }
 
     /// The same, with a pure cgroup2 in place of the host's cgroup mounts: each command runs in a mount namespace of
-    /// its own that has it on /sys/fs/cgroup.
+    /// its own that has it on /sys/fs/cgroup. A host of v2 has it there, and mount(2) refuses it a second time.
     #[must_use]
     pub fn on_cgroup2(mut self) -> Self {
-        self.cgroup2 = true;
+        self.cgroup2 = host::cgroup_mode() != host::CgroupMode::V2;
         self
     }
 
