@@ -154,3 +154,30 @@ fn every_flag_has_a_row_in_the_table_and_every_row_a_test() {
     }
     assert!(!has_test("e2e/exec::no_such_test") && !has_test("cli/nothing::x") && !has_test("x"));
 }
+
+/// The tests in tests/e2e/advisories, as `module::name`.
+fn advisory_tests() -> BTreeSet<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/advisories");
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let (module, text) = (path.file_stem().unwrap().to_str().unwrap().to_owned(), read(&path));
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] == "#[test]") {
+            let name = pair[1].strip_prefix("fn ").and_then(|rest| rest.split_once('(')).unwrap().0;
+            found.insert(format!("{module}::{name}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_test_of_an_advisory_is_in_the_table_and_passes() {
+    let text = read(repository().join("docs/advisories.md"));
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `") && line.contains("::")).collect();
+    let named: BTreeSet<String> = rows.iter().map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(named, advisory_tests());
+    for row in rows {
+        assert_eq!(row.split('|').nth(2).unwrap().trim(), "passes", "{row}");
+    }
+}

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod activation;
+mod advisories;
 mod attributes;
 mod callers;
 mod cgroup2;
@@ -21,7 +22,6 @@ mod golden;
 mod hooks;
 mod hygiene;
 mod idmap;
-mod jail;
 mod lifecycle;
 mod limits;
 mod live_mounts;
@@ -57,7 +57,7 @@ fn runtime() -> Runtime {
 
 /// Whether it is a runc from before --pidfd-socket, the exec texts and much else of 1.2 and later.
 fn is_old_runc(runtime: &Runtime) -> bool {
-    runtime.kind() == Kind::Runc && runtime.bare().arg("--version").run().ok().stdout.starts_with("runc version 1.1.")
+    runtime.is_release(Kind::Runc, "1.1.")
 }
 
 /// runc's words for a failure, which ours are, and crun's where they differ.

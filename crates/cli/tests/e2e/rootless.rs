@@ -6,6 +6,8 @@ mod nested;
 mod refusals;
 mod session;
 
+pub(crate) use cgroup::Delegated;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -18,11 +20,11 @@ use crate::runtime;
 /// A user who has no line in /etc/passwd, and nothing else on the host.
 const USER: u32 = 54_321;
 
-fn as_user() -> Runtime {
+pub(crate) fn as_user() -> Runtime {
     runtime().as_user(USER)
 }
 
-fn script(script: &str) -> Bundle {
+pub(crate) fn script(script: &str) -> Bundle {
     Bundle::script(script).rootless(USER)
 }
 
