@@ -8,6 +8,7 @@
 mod activation;
 mod advisories;
 mod attributes;
+mod bad_input;
 mod callers;
 mod cgroup2;
 mod cgroups;
