@@ -6,8 +6,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
-use tare_testkit::{Bundle, Container, Runtime, known, wait_until};
+use tare_testkit::{Bundle, Container, Invocation, Runtime, TempDir, known, skip, wait_until};
 
+use crate::rootless::{USER, as_user};
 use crate::runtime;
 
 /// open(2)'s, on all architectures.
@@ -146,4 +147,75 @@ fn cve_2019_5736_the_program_of_a_foreground_run_cannot_be_written() {
         container.kill("KILL").ok();
         let _ = running.wait();
     });
+}
+
+/// CVE-2019-5736 by a user without privileges, where no read-only mount can be made and a sealed copy serves.
+#[test]
+fn cve_2019_5736_the_program_of_a_users_container_cannot_be_written() {
+    let runtime = as_user();
+    let bundle = Bundle::sleeper().rootless(USER);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let link = format!("/proc/{}/exe", container.pid());
+    Program::of(&runtime).assert_out_of_reach(&link, || {
+        container.kill("KILL").ok();
+        container.wait_for("stopped");
+    });
+    for args in [&["/proc/self/exe"][..], &["/self"]] {
+        let _ = runtime.run(&with_script(Bundle::new().args(args.iter().copied())).rootless(USER));
+    }
+}
+
+/// CVE-2019-5736 later: a program on a read-only mount of the host is no safer, as that is made writable for an upgrade,
+/// and a handle from before can be written to then.
+#[test]
+fn cve_2019_5736_a_read_only_mount_of_the_host_is_not_relied_on() {
+    let runtime = runtime();
+    if !runtime.is_tare() {
+        skip!("about what tare does for it");
+    }
+    let (dir, bundle) = (TempDir::new("usr"), Bundle::sleeper());
+    let program = dir.join("tare");
+    let mounted = format!(
+        "exec unshare --mount --propagation slave sh -c 'mount -t tmpfs none {0} && cp {1} {0}/tare && \
+         mount -o remount,ro {0} && shift && exec {0}/tare \"$@\"' sh \"$@\"",
+        dir.path().display(),
+        runtime.program().display()
+    );
+    let runtime = runtime.around(mounted);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let exe = container.link("exe");
+    assert!(exe != program && exe.as_os_str() == "/", "{}", exe.display());
+    container.delete_force().ok();
+}
+
+/// What the protection costs: nothing for a command that starts nothing, and no copy for one that does.
+#[test]
+fn cve_2019_5736_only_what_enters_a_container_is_executed_again_and_never_copied() {
+    if std::process::Command::new("strace").arg("--version").output().is_err() {
+        skip!("there is no strace");
+    }
+    let runtime = runtime();
+    if !runtime.is_tare() {
+        skip!("about what tare does for it");
+    }
+    let (dir, bundle) = (TempDir::new("trace"), Bundle::sleeper());
+    let container = runtime.container(&bundle);
+    let trace = |invocation: Invocation| {
+        let script = "exec strace -e trace=execve,execveat,open_tree,memfd_create -o trace \"$@\"";
+        invocation.through_shell(script).cwd(dir.path()).run().ok();
+        fs::read_to_string(dir.join("trace")).unwrap()
+    };
+    let create = trace(container.verb("create").arg(container.id()));
+    assert!(create.contains("open_tree(") && create.contains("execveat("), "{create}");
+    assert!(!create.contains("memfd_create("), "{create}");
+    container.start().ok();
+    let verbs = ["state", "ps", "pause", "resume", "kill"].map(|verb| container.verb(verb).arg(container.id()));
+    let without_id = ["list", "features"].map(|verb| runtime.raw().arg(verb));
+    for invocation in verbs.into_iter().chain(without_id) {
+        let calls = trace(invocation);
+        let executed = calls.lines().filter(|line| line.contains("exec")).count();
+        assert!(executed == 1 && !calls.contains("memfd_create("), "{calls}");
+    }
 }
