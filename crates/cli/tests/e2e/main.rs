@@ -3,6 +3,7 @@
 //! `TARE_UNDER_TEST=runc cargo test -p tare --test e2e` proves the tests themselves on runc.
 //! Each test has a runtime with a `--root` of its own; when that goes, nothing may be left on the host.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod activation;
@@ -32,6 +33,7 @@ mod mountinfo;
 mod mounts;
 mod namespaces;
 mod nested;
+mod order;
 mod pod;
 mod process;
 mod random;
