@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault validation bench install lint fmt clean
+.PHONY: help setup build man run test test-vm fault validation bench install lint deny fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -50,6 +50,9 @@ install: build man ## install tare to $(PREFIX)/sbin, its man pages and shell co
 lint: setup ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: setup ## licences, duplicates, sources and advisories of the dependencies, by cargo-deny
+	@hack/deny
 
 fmt: setup ## format the code
 	cargo fmt --all

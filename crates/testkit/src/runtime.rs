@@ -133,6 +133,20 @@ impl Runtime {
         self.kind == Kind::Tare
     }
 
+    /// Whether it is this one, in a release whose version begins so (all do with "").
+    ///
+    /// # Panics
+    /// If it does not tell its version.
+    pub fn is_release(&self, kind: Kind, version: &str) -> bool {
+        if self.kind != kind || version.is_empty() {
+            return self.kind == kind;
+        }
+        // runc version 1.1.5+ds1
+        let output = Invocation::new(&self.program, &self.dir).arg("--version").run().ok();
+        let told = output.lines().first().and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
+        told.starts_with(version)
+    }
+
     /// The `--root`.
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")

@@ -165,15 +165,6 @@ fn each_of_the_five_sets_is_as_given() {
     assert_eq!(output.lines(), expected);
 }
 
-/// CVE-2016-8867: no ambient capabilities unless asked for.
-#[test]
-fn another_user_has_no_capabilities_unless_ambient() {
-    let runtime = runtime();
-    let output = runtime.run(&Bundle::script(CAPABILITIES).user(1000, 1000)).ok();
-    let none = "0000000000000000";
-    assert_eq!(output.lines(), [none, none, none, "0000000020000420", none]);
-}
-
 #[test]
 fn without_capabilities_there_are_none() {
     let runtime = runtime();
