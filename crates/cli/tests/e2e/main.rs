@@ -11,6 +11,7 @@ mod callers;
 mod cgroup2;
 mod cgroups;
 mod check;
+mod checkpoint;
 mod device;
 mod diagnose;
 mod errors;

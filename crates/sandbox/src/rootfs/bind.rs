@@ -89,7 +89,7 @@ pub(super) fn remount(root: &Root, plan: &MountPlan) -> Result<()> {
 }
 
 /// Changes what the plan names and keeps the rest: a flag of the source that an outer user namespace has locked stays.
-fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
     // `rbind,ro` is for the topmost mount alone, `rbind,rro` for all.
     if !plan.attrs.is_empty() {
         mount_setattr(tree, Recursion::Top, &plan.attrs.mount_attr()).call(|| "mount_setattr")?;
