@@ -3,6 +3,7 @@
 //! `criu swrk FD` is a child of this process that serves one socket. It is asked once, to save or to restore; in between it
 //! notifies of what is up to the runtime: hooks in the new namespaces, the terminal's master side.
 
+pub mod cgroups;
 pub mod image;
 pub mod log;
 pub mod rpc;

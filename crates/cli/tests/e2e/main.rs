@@ -12,6 +12,8 @@ mod cgroup2;
 mod cgroups;
 mod check;
 mod checkpoint;
+mod checkpoint_flags;
+mod checkpoint_mounts;
 mod device;
 mod diagnose;
 mod errors;

@@ -3,9 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::SFlag;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::{Runtime, Status, deadline, delete};
 use crate::criu::image::{Description, Images};
@@ -108,18 +107,20 @@ impl Runtime {
         let work = work.transpose()?;
 
         let mut opts = shared(&options.criu, LOG);
+        let mode = criu::cgroups::mode(options.criu.cgroup_mode, init.pid, &record.cgroup.directories)?;
+        opts.manage_cgroups_mode = Some(mode as i32);
         opts.config_file = criu::config_file(record.annotations.get("org.criu.config").map(String::as_str));
         opts.pid = Some(init.pid.as_raw());
         opts.parent_img = parent;
         opts.freeze_cgroup = freezer(&record);
+        // Its own terminal: the master side is outside. Any other terminal is the caller's, see `shell_job`.
+        opts.orphan_pts_master = Some(spec.process().as_ref().and_then(Process::terminal).unwrap_or(false));
         add_options(&mut opts, options);
         add_namespaces(&mut opts, &spec, init.pid)?;
         let mounted = look(&spec, &record, init.pid).during(|| "mounts")?;
         opts.ext_mnt = by_mount_point(&mounted);
-        let stdio = stdio(init.pid)?;
-        opts.external.extend(stdio.iter().filter(|name| name.starts_with("file[")).cloned());
         if !options.pre_dump {
-            images.write(&Description::new(mounted, stdio))?;
+            images.write(&Description::new(mounted, stdio(init.pid)))?;
         }
 
         let typ = if options.pre_dump { Type::PreDump } else { Type::Dump };
@@ -158,7 +159,6 @@ pub(super) fn shared(options: &CriuOptions, log: &str) -> Options {
         shell_job: Some(options.shell_job),
         file_locks: Some(options.file_locks),
         manage_cgroups: Some(true),
-        manage_cgroups_mode: Some(options.cgroup_mode.unwrap_or(CgroupMode::Soft) as i32),
         empty_ns: options.empty_network.then_some(libc::CLONE_NEWNET.unsigned_abs()),
         network_lock: options.network_lock.map(|method| method as i32),
         auto_dedup: Some(options.auto_dedup),
@@ -174,7 +174,6 @@ fn add_options(opts: &mut Options, options: &CheckpointOptions) {
     opts.leave_running = Some(options.leave_running || options.pre_dump);
     opts.tcp_skip_in_flight = Some(options.tcp_skip_in_flight);
     opts.link_remap = Some(options.link_remap);
-    opts.orphan_pts_master = Some(true);
     // A later pass compares with this one.
     opts.track_mem = Some(options.pre_dump);
     opts.status_fd = options.status_fd;
@@ -254,35 +253,14 @@ fn by_mount_point(mounted: &Mounted) -> Vec<ExtMount> {
     mounted.outside.iter().enumerate().map(entry).collect()
 }
 
-/// What init has from outside as its standard input, output and error, as CRIU names it: a pipe, or a file that is in no mount
-/// of the container. Another takes that place at restore.
-fn stdio(init: Pid) -> Result<[String; 3]> {
-    let mut names = <[String; 3]>::default();
-    for (number, name) in names.iter_mut().enumerate() {
-        let path = format!("/proc/{init}/fd/{number}");
-        let Ok(link) = std::fs::read_link(&path) else { continue };
-        if let Some(pipe) = link.to_str().filter(|link| link.starts_with("pipe:")) {
-            *name = pipe.to_owned();
-            continue;
-        }
-        let stat = nix::sys::stat::stat(path.as_str()).call(|| format!("stat({path:?})"))?;
-        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-            && let Some(mount) = mount_of(init, number)?
-        {
-            *name = format!("file[{mount:x}:{:x}]", stat.st_ino);
-        }
-    }
-    Ok(names)
-}
-
-/// The mount that a descriptor of init was opened through, if it is none of the container's.
-fn mount_of(init: Pid, number: usize) -> Result<Option<u64>> {
-    let path = format!("/proc/{init}/fdinfo/{number}");
-    let info = std::fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
-    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    let path = format!("/proc/{init}/mountinfo");
-    let mounts = std::fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
-    Ok(id.filter(|id: &u64| !mounts.lines().any(|line| line.split(' ').next() == Some(&id.to_string()))))
+/// The pipes that init has as its standard input, output and error, as CRIU names them: at restore others take their place. Of
+/// what else is open from outside CRIU says that it cannot be saved.
+fn stdio(init: Pid) -> [String; 3] {
+    let pipe = |number: u32| {
+        let link = std::fs::read_link(format!("/proc/{init}/fd/{number}")).ok()?;
+        link.to_str().filter(|link| link.starts_with("pipe:")).map(str::to_owned)
+    };
+    [0, 1, 2].map(|number| pipe(number).unwrap_or_default())
 }
 
 /// The error of an answer that is none, with what CRIU's log at `log` says.
@@ -295,10 +273,9 @@ pub(super) fn check(response: &Response, log: &Path) -> Result<()> {
         let errno = nix::errno::Errno::from_raw(errno);
         text += &format!(": {}", crate::error::ErrnoText(errno));
     }
-    if let Some(message) = response.cr_errmsg.as_deref().map(str::trim).filter(|message| !message.is_empty()) {
-        text += &format!(": {}", message.replace('\n', "; "));
-    }
-    if let Some(errors) = log::errors(log) {
+    // Its message is the first error that it met, which it may have survived: the log has all.
+    let message = || response.cr_errmsg.as_deref().map(|message| message.trim().replace('\n', "; "));
+    if let Some(errors) = log::errors(log).or_else(message).filter(|errors| !errors.is_empty()) {
         text += &format!(": {errors}");
     }
     Err(Error::Refused(format!("{text}: see {log:?}")))

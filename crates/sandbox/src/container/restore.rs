@@ -12,7 +12,7 @@ use super::checkpoint::{CriuOptions, check, external_namespace, shared};
 use super::create::{self, Detach, Ground, Terminal, end_child, open_terminal, place_in_scope, undo};
 use super::{CreateOptions, RunOptions, Runtime, Status, deadline, delete};
 use crate::criu::image::{Description, Images};
-use crate::criu::rpc::{CgroupRoot, ExtMount, InheritFd, JoinNamespace, Options, Type};
+use crate::criu::rpc::{ExtMount, InheritFd, JoinNamespace, Options, Type};
 use crate::criu::{self, Birth, DIRECTORY, Notice, Unborn};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
@@ -100,11 +100,10 @@ impl Runtime {
                 work: work.as_ref(),
                 saved: &saved,
                 rdt: rdt.as_ref(),
+                create,
                 options,
             };
-            let init = restore.run(proof, &program, opts, &log, &mut terminal)?;
-            let announced = restore.announce(create, init);
-            announced.map(|()| init).inspect_err(|_| end_child(init))
+            restore.run(proof, &program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
         let limited = restored.and_then(|init| {
@@ -153,6 +152,7 @@ struct Restore<'a> {
     work: Option<&'a Images>,
     saved: &'a Description,
     rdt: Option<&'a Groups>,
+    create: &'a CreateOptions,
     options: &'a RestoreOptions,
 }
 
@@ -167,7 +167,9 @@ impl Restore<'_> {
     ) -> Result<Pid> {
         let Ground { locked, cgroup, .. } = self.ground;
         let stage_directory = locked.path().join(DIRECTORY);
-        mkdirat(locked.dir(), DIRECTORY, Mode::S_IRWXU).call(|| format!("mkdir({stage_directory:?})"))?;
+        // What is on it is for the root of a user namespace too.
+        mkdirat(locked.dir(), DIRECTORY, Mode::from_bits_truncate(0o711))
+            .call(|| format!("mkdir({stage_directory:?})"))?;
         let joined = open_joined(self.plan).at(Step::JoinNamespaces)?;
         let sources = rootfs::clone_mapped_sources(self.plan, proof, &joined).at(Step::Mount)?;
         let stage = Stage {
@@ -227,7 +229,7 @@ impl Restore<'_> {
         }
     }
 
-    fn fill(&self, opts: &mut Options, criu: Pid, stage: &Stage<'_>, joined: &[OwnedFd]) -> Result<()> {
+    fn fill(&self, opts: &mut Options, process: Pid, stage: &Stage<'_>, joined: &[OwnedFd]) -> Result<()> {
         let text = |path: &Path| {
             path.to_str().map(str::to_owned).ok_or_else(|| Error::Refused(format!("{path:?}: not UTF-8")))
         };
@@ -235,7 +237,7 @@ impl Restore<'_> {
             criu::config_file(self.plan.hook_state.annotations.get("org.criu.config").map(String::as_str));
         opts.root = Some(text(&stage.root())?);
         opts.rst_sibling = Some(true);
-        opts.orphan_pts_master = Some(true);
+        opts.orphan_pts_master = Some(self.plan.process.terminal);
         opts.tcp_close = Some(self.options.tcp_close);
         opts.lsm_profile.clone_from(&self.options.lsm_profile);
         opts.lsm_mount_context.clone_from(&self.options.lsm_mount_context);
@@ -256,7 +258,9 @@ impl Restore<'_> {
                 None => opts.join_ns.push(JoinNamespace { ns: typ.to_string(), ns_file: text(path)? }),
             }
         }
-        opts.cg_root = cgroup_roots(criu)?;
+        let mode = criu::cgroups::mode(self.options.criu.cgroup_mode, process, stage.cgroup)?;
+        opts.manage_cgroups_mode = Some(mode as i32);
+        opts.cg_root = criu::cgroups::roots(process)?;
         Ok(())
     }
 
@@ -269,7 +273,11 @@ impl Restore<'_> {
                 hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, &state)
             }
             // Everything is back and nothing runs yet.
-            ("post-restore", _) => self.check_mounts(Pid::from_raw(notice.pid)).at(Step::Mount),
+            ("post-restore", _) => {
+                let init = Pid::from_raw(notice.pid);
+                self.check_mounts(init).at(Step::Mount)?;
+                create::announce(&self.ground.locked, self.create, init, None)
+            }
             _ => Ok(()),
         }
     }
@@ -289,10 +297,6 @@ impl Restore<'_> {
         };
         self.saved.mounted.check_restored(&rootfs::look(init, expected)?)
     }
-
-    fn announce(&self, create: &CreateOptions, init: Pid) -> Result<()> {
-        create::announce(&self.ground.locked, create, init, None)
-    }
 }
 
 fn open_joined(plan: &Plan) -> Result<Vec<OwnedFd>> {
@@ -303,20 +307,4 @@ fn open_joined(plan: &Plan) -> Result<Vec<OwnedFd>> {
             .during(|| format!("linux.namespaces: {typ}"))
     };
     plan.namespaces.joined.iter().map(open).collect()
-}
-
-/// Where CRIU is in each hierarchy, and so where the container's cgroups are to be.
-fn cgroup_roots(process: Pid) -> Result<Vec<CgroupRoot>> {
-    let path = format!("/proc/{process}/cgroup");
-    let text = std::fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
-    let line = |line: &str| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        Some((controllers.to_owned(), path.to_owned()))
-    };
-    let each = text.lines().filter_map(line).flat_map(|(controllers, path)| {
-        let names: Vec<String> = controllers.split(',').map(str::to_owned).collect();
-        names.into_iter().map(move |name| CgroupRoot { ctrl: Some(name), path: path.clone() })
-    });
-    Ok(each.collect())
 }

@@ -57,7 +57,7 @@ impl Images {
     pub fn open(path: &Path, make: bool) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         if make {
-            // Memory and files of the container: nobody else's business.
+            // The memory of the container: nobody else's business.
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.call(|| format!("mkdir({path:?})"))?;
         }

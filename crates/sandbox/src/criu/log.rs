@@ -5,6 +5,9 @@ use std::path::Path;
 /// How many lines are quoted. The first are the cause, those after it what came of it.
 const QUOTED: usize = 5;
 
+/// What CRIU calls an error and goes on after: it wants more descriptors than it needs.
+const SURVIVED: &str = "rlimit: Can't setup RLIMIT_NOFILE for self";
+
 /// The errors in the log at `path`, the first ones, in one line; None if it has none or cannot be read.
 pub fn errors(path: &Path) -> Option<String> {
     let bytes = std::fs::read(path).ok()?;
@@ -19,7 +22,7 @@ fn quote(text: &str) -> Option<String> {
     };
     let mut quoted: Vec<String> = Vec::new();
     for line in text.lines().filter(is_error).filter_map(strip) {
-        if !quoted.contains(&line) && quoted.len() < QUOTED {
+        if !quoted.contains(&line) && quoted.len() < QUOTED && !line.starts_with(SURVIVED) {
             quoted.push(line);
         }
     }
@@ -32,7 +35,7 @@ mod tests {
 
     #[test]
     fn the_first_errors_are_quoted_once_each_without_time_and_place() {
-        let text = "(00.000029) Version: 4.2.1\n(00.1) Error (criu/a.c:1): sk unix: Can't dump\n(00.1)     42: Error (criu/b.c:2): two\n\
+        let text = "(00.000029) Version: 4.2.1\n(00.1) Error (criu/u.c:9): rlimit: Can't setup RLIMIT_NOFILE for self: no\n(00.1) Error (criu/a.c:1): sk unix: Can't dump\n(00.1)     42: Error (criu/b.c:2): two\n\
                     (00.1) Warn  (criu/c.c:1): no\n(00.1) Error (criu/a.c:1): sk unix: Can't dump\n(00.2) Error (criu/d.c:4): three: 3\n\
                     (00.2) Error (criu/e.c:5): four\n";
         assert_eq!(quote(text).unwrap(), "sk unix: Can't dump; two; three: 3");

@@ -65,7 +65,7 @@ impl Stage<'_> {
         // What is cloned is in place before the directory for it is covered.
         let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=700"))
+        mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=711"))
             .call(|| format!("mount(\"tmpfs\", {:?})", self.directory))?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let stage = open(self.directory, flags, Mode::empty()).call(|| format!("open({:?})", self.directory))?;
