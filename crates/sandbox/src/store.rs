@@ -6,6 +6,7 @@
 //! | `config.json` | once: the configuration as it was then | create |
 //! | `exec.fifo` | made by create; removed when the program runs | create, start |
 //! | `notify/` | the socket of a container that tells when it is ready | create, start |
+//! | `criu/` | empty: where CRIU alone sees mounts while it restores | restore |
 //! | `init` | once: pid and start time of init | create |
 //! | `updates.json` | by each update: what all of them together have asked for | update |
 //! | `updates.lock` | never: updates take turns by it | update |
@@ -359,10 +360,15 @@ impl Locked {
             let name = name.call(|| format!("getdents64({path:?})"))?.file_name();
             match unlinkat(&self.entry.dir, Path::new(&name), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
-                // The one directory in it: with the socket.
+                // With the socket.
                 Err(Errno::EISDIR) if name == crate::notify::DIRECTORY => {
                     let directory = path.join(&name);
                     std::fs::remove_dir_all(&directory).call(|| format!("unlink({directory:?})"))?;
+                }
+                // Empty: what was mounted on it went with CRIU.
+                Err(Errno::EISDIR) if name == crate::criu::DIRECTORY => {
+                    let directory = path.join(&name);
+                    std::fs::remove_dir(&directory).call(|| format!("rmdir({directory:?})"))?;
                 }
                 Err(errno) => return Err(Error::call(format!("unlink({:?})", path.join(&name)), errno)),
             }

@@ -39,7 +39,7 @@ pub(super) fn clone(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
     clone_with(source, recursion, Symlinks::default())
 }
 
-fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
+pub(super) fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
     let call = || format!("open_tree({source:?})");
     let path = CString::new(source.as_os_str().as_bytes()).map_err(|_| Error::call(call(), Errno::EINVAL))?;
     let nofollow = symlinks.source_nofollow || symlinks.copy;
@@ -101,7 +101,7 @@ pub(super) fn remount(root: &Root, plan: &MountPlan) -> Result<()> {
 }
 
 /// Changes what the plan names and keeps the rest: a flag of the source that an outer user namespace has locked stays.
-fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
     // `rbind,ro` is for the topmost mount alone, `rbind,rro` for all.
     if !plan.attrs.is_empty() {
         mount_setattr(tree, Recursion::Top, &plan.attrs.mount_attr()).call(|| "mount_setattr")?;
