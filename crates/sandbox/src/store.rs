@@ -259,14 +259,8 @@ impl Entry {
     /// A file that is not what create wrote.
     pub fn init(&self) -> Result<Option<Init>> {
         let Some(bytes) = self.read("init")? else { return Ok(None) };
-        let parse = || {
-            let (pid, start_time) = std::str::from_utf8(&bytes).ok()?.split_once(' ')?;
-            let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
-            Some(Init { pid: Pid::from_raw(pid), start_time: start_time.parse().ok()? })
-        };
-        parse()
-            .map(Some)
-            .ok_or_else(|| Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init"))))
+        let malformed = || Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init")));
+        Init::parse(&bytes).map(Some).ok_or_else(malformed)
     }
 
     /// Reads the configuration as it was at create.
@@ -346,7 +340,7 @@ impl Locked {
     /// # Errors
     /// The call that failed.
     pub fn write_init(&self, init: Init) -> Result<()> {
-        self.entry.write("init", format!("{} {}", init.pid, init.start_time).as_bytes())
+        self.entry.write("init", init.to_string().as_bytes())
     }
 
     /// Removes the directory with all that is in it. From then on the name is free.

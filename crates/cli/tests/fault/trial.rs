@@ -15,22 +15,6 @@ use tare_testkit::{Bundle, Container, Output, Residue, Runtime, known, skip};
 
 use crate::tracer::{Fault, Point, Tracer, Which};
 
-/// They always succeed, or never return: their man pages know no error.
-const CANNOT_FAIL: [Sysno; 12] = [
-    Sysno::exit,
-    Sysno::exit_group,
-    Sysno::rt_sigreturn,
-    Sysno::getpid,
-    Sysno::gettid,
-    Sysno::getppid,
-    Sysno::getuid,
-    Sysno::geteuid,
-    Sysno::getgid,
-    Sysno::getegid,
-    Sysno::set_tid_address,
-    Sysno::umask,
-];
-
 /// Who has no memory cannot go on: std ends the process with SIGABRT.
 const MEMORY: [Sysno; 5] = [Sysno::brk, Sysno::mmap, Sysno::mprotect, Sysno::mremap, Sysno::munmap];
 
@@ -130,17 +114,11 @@ fn bundle() -> Bundle {
 }
 
 fn of_all(points: Vec<Point>, faults: &[Fault]) -> Vec<(Point, Fault)> {
-    let possible = |(point, fault): &(Point, Fault)| match fault {
-        Fault::Kill => true,
-        // std ends the process at any other: its hash maps are seeded with it.
-        Fault::Fail(errno) if point.call == Sysno::getrandom => matches!(errno, Errno::ENOSYS | Errno::EINTR),
-        // The same here: there is no other for a sleep.
-        Fault::Fail(errno) if point.call == Sysno::clock_nanosleep => *errno == Errno::EINTR,
-        // The same for a directory's. Nothing that we close is written late, which is what its other errors are for.
-        Fault::Fail(errno) if point.call == Sysno::close => *errno == Errno::EINTR,
-        Fault::Fail(_) => !CANNOT_FAIL.contains(&point.call),
-    };
-    points.into_iter().flat_map(|point| faults.iter().map(move |&fault| (point, fault))).filter(possible).collect()
+    points
+        .into_iter()
+        .flat_map(|point| faults.iter().map(move |&fault| (point, fault)))
+        .filter(|(point, fault)| fault.can_strike(point.call))
+        .collect()
 }
 
 /// Tries each fault at each point of a verb, or at some, or at the one that was asked for.
@@ -230,8 +208,9 @@ impl Trial {
                 }
             }
         }
-        container.delete_force().ok();
-        residue.assert_none();
+        let deleted = container.delete_force().ok();
+        let left = residue.find_settled();
+        assert!(left.is_empty(), "{struck:?}: {output}\nthen {deleted}\nleft behind:\n{}", left.join("\n"));
         survived
     }
 

@@ -20,6 +20,13 @@ pub struct Init {
 }
 
 impl Init {
+    /// The contents of the file `init`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (pid, start_time) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+        let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
+        Some(Self { pid: Pid::from_raw(pid), start_time: start_time.parse().ok()? })
+    }
+
     /// The record of a process that exists, which the caller knows not to be reaped meanwhile.
     ///
     /// # Errors
@@ -50,6 +57,13 @@ impl Init {
         };
         // Looked at after the handle was taken: what it says is true of the handle's process.
         if self.is_alive()? { Ok(pidfd) } else { Err(Error::NotRunning) }
+    }
+}
+
+/// The contents of the file `init`.
+impl std::fmt::Display for Init {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.pid, self.start_time)
     }
 }
 
