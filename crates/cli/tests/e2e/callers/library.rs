@@ -48,7 +48,7 @@ fn go_runc_reads_statistics() {
     wait_until("a line", || events.stdout_so_far().contains('\n'));
     caller.quietly(["delete", "--force", &id]);
     let output = events.wait();
-    let first: Value = serde_json::from_str(&output.lines()[0]).unwrap();
+    let first: Value = serde_json::from_str(output.lines()[0]).unwrap();
     assert_eq!(first["type"], "stats");
 }
 
