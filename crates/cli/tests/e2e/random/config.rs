@@ -362,18 +362,15 @@ fn linux(random: &mut Random, mut bundle: Bundle, has: &Has, runtime: &Runtime) 
         }
         bundle = bundle.set("/linux/sysctl", Value::Object(sysctl));
     }
-    match random.below(6) {
-        place @ 0..2 => {
-            let name = format!("{}-{}", runtime.tag(), random.below(1_000_000));
-            let before = match (runtime.uses_systemd(), place) {
-                (true, 0) => "system.slice:random:",
-                (true, _) => "::",
-                (false, 0) => "/",
-                (false, _) => "",
-            };
-            bundle = bundle.cgroups_path(&format!("{before}{name}"));
-        }
-        _ => {}
+    if let place @ 0..2 = random.below(6) {
+        let name = format!("{}-{}", runtime.tag(), random.below(1_000_000));
+        let before = match (runtime.uses_systemd(), place) {
+            (true, 0) => "system.slice:random:",
+            (true, _) => "::",
+            (false, 0) => "/",
+            (false, _) => "",
+        };
+        bundle = bundle.cgroups_path(&format!("{before}{name}"));
     }
     if random.once_in(4) {
         let (name, value) = match random.below(13) {
