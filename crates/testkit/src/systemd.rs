@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -183,7 +184,8 @@ impl FakeSystemd {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        wait_until("the bus is there", || Path::new(&socket).exists());
+        // The socket has its name before it takes connections.
+        wait_until("the bus is there", || UnixStream::connect(&socket).is_ok());
         let units = Units::default();
         let manager = Manager { conduct, units: units.clone(), reset: false, jobs: 0 };
         let connect = || connection::Builder::address(address.as_str()).unwrap().method_timeout(DEADLINE);
