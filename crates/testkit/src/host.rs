@@ -47,6 +47,10 @@ pub fn cgroup_mounts() -> Vec<CgroupMount> {
 fn cgroup_mount(line: &str) -> Option<CgroupMount> {
     let (front, back) = line.split_once(" - ")?;
     let path = PathBuf::from(front.split(' ').nth(4)?);
+    // CRIU mounts every hierarchy once more while it works, for all to see.
+    if path.to_string_lossy().contains("/.criu.cgyard.") {
+        return None;
+    }
     let mut back = back.split(' ');
     let kind = back.next()?;
     let options = back.nth(1)?.split(',').map(str::to_owned).collect();
