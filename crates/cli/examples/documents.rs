@@ -3,6 +3,8 @@
 //!
 //! `cargo run --package tare --example documents -- DIRECTORY`
 
+#![forbid(unsafe_code)]
+
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;

@@ -3,6 +3,8 @@
 //! A library so that the documents of the command line (man pages, shell completion) and the tests of its flags are made
 //! from the definitions that the program runs on: [`command_tree`].
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 mod activation;

@@ -1,5 +1,7 @@
 //! The tare command line.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

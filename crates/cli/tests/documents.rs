@@ -1,5 +1,6 @@
 //! Help, man pages, shell completion and docs/flags.md speak of the same flags: those of the definitions.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -153,4 +154,81 @@ fn every_flag_has_a_row_in_the_table_and_every_row_a_test() {
         }
     }
     assert!(!has_test("e2e/exec::no_such_test") && !has_test("cli/nothing::x") && !has_test("x"));
+}
+
+/// The tests in tests/e2e/advisories, as `module::name`.
+fn advisory_tests() -> BTreeSet<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/advisories");
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let (module, text) = (path.file_stem().unwrap().to_str().unwrap().to_owned(), read(&path));
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] == "#[test]") {
+            let name = pair[1].strip_prefix("fn ").and_then(|rest| rest.split_once('(')).unwrap().0;
+            found.insert(format!("{module}::{name}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_test_of_an_advisory_is_in_the_table_and_passes() {
+    let text = read(repository().join("docs/advisories.md"));
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `") && line.contains("::")).collect();
+    let named: BTreeSet<String> = rows.iter().map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(named, advisory_tests());
+    for row in rows {
+        assert_eq!(row.split('|').nth(2).unwrap().trim(), "passes", "{row}");
+    }
+}
+
+/// The tests that a document names in backticks: `e2e/order::x`.
+fn named_tests(document: &str) -> Vec<String> {
+    let text = read(repository().join(document));
+    let names = text.split('`').skip(1).step_by(2).filter(|code| code.starts_with("e2e/") && code.contains("::"));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_constraint_of_the_order_names_its_test() {
+    let text = read(repository().join("ARCHITECTURE.md"));
+    let section = text.split("## Why this order").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.iter().all(|row| row.contains("| `e2e/")) && !rows.is_empty(), "{rows:#?}");
+    for document in ["ARCHITECTURE.md", "SECURITY.md"] {
+        let missing: Vec<String> = named_tests(document).into_iter().filter(|name| !has_test(name)).collect();
+        assert!(missing.is_empty(), "{document}: no such tests: {missing:#?}");
+    }
+}
+
+/// The Rust files below a directory.
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_allowed_in_one_module_and_forbidden_in_the_other_crates() {
+    let (mut files, crates) = (Vec::new(), repository().join("crates"));
+    sources(&crates, &mut files);
+    let lint = concat!("unsafe", "_code");
+    let with = |word: &str| -> Vec<String> {
+        let attribute = format!("{word}({lint}");
+        let has = |path: &&PathBuf| read(path).contains(&attribute);
+        let name = |path: &PathBuf| path.strip_prefix(&crates).unwrap().to_str().unwrap().to_owned();
+        files.iter().filter(has).map(name).collect()
+    };
+    assert_eq!(with("allow"), ["sandbox/src/sys.rs"]);
+    assert_eq!(with("expect"), [""; 0]);
+    for root in ["spec/src/lib.rs", "cli/src/lib.rs", "cli/src/main.rs", "testkit/src/lib.rs", "cli/tests/e2e/main.rs"]
+    {
+        assert!(with("forbid").iter().any(|file| file == root), "{root}");
+    }
 }

@@ -4,9 +4,10 @@
 //! execute `/proc/self/exe` (CVE-2019-5736), keep it open, and write to it later: the next container would run the
 //! attacker's code as root on the host. So `create`, `run` and `exec` first execute themselves again from where no write
 //! can go: a read-only mount of the binary that belongs to no mount namespace any more, so nobody can make it writable
-//! again. No byte is copied. Where such a mount is not allowed, a sealed copy in memory serves.
+//! again. No byte is copied. Where such a mount is not allowed, a sealed copy in memory serves. docs/sealed-self.md has the
+//! threats, and what was weighed.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -32,8 +33,10 @@ pub fn ensure() -> Result<()> {
     if is_sealed()? {
         return Ok(());
     }
-    let sealed = match read_only_mount() {
-        Ok(mount) => mount,
+    let sealed = match read_only_mount(c"/proc/self/exe") {
+        // Else the program that is executed would not know itself again, and do the same for ever: it was unlinked.
+        Ok(mount) if is_nowhere(&path_of(&mount))? => mount,
+        Ok(_) => sealed_copy()?,
         // A user namespace or a seccomp filter around us forbids mounts.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL) => sealed_copy()?,
         Err(errno) => return Err(Error::call(format!("open_tree({SELF:?})"), errno)),
@@ -50,11 +53,13 @@ pub fn ensure() -> Result<()> {
     Err(Error::call("execveat(sealed self)", execveat(sealed.as_fd(), &argv, &envp)))
 }
 
-/// A read-only mount, or a memory file that was sealed against writing.
+/// A read-only mount of our own, or a memory file that was sealed against writing.
 fn is_sealed() -> Result<bool> {
     // statfs(2) reports the flags of the mount through which the file was opened for execution.
     let mounted = statfs(SELF).call(|| format!("statfs({SELF:?})"))?;
-    if mounted.flags().contains(FsFlags::ST_RDONLY) {
+    // A read-only mount of the host's will not do: it is made writable for the next upgrade, and what a container opened
+    // before is writable then.
+    if mounted.flags().contains(FsFlags::ST_RDONLY) && is_nowhere(SELF)? {
         return Ok(true);
     }
     const TMPFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::TMPFS_MAGIC;
@@ -66,8 +71,19 @@ fn is_sealed() -> Result<bool> {
     Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL))
 }
 
-fn read_only_mount() -> nix::Result<OwnedFd> {
-    let tree = open_tree_clone_host(c"/proc/self/exe", Recursion::Top)?;
+fn path_of(fd: &impl AsRawFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Whether a file is the root of a mount that is attached nowhere: the path to it is then `/`, which is no file
+/// anywhere else.
+fn is_nowhere(link: &str) -> Result<bool> {
+    let target = std::fs::read_link(link).call(|| format!("readlink({link:?})"))?;
+    Ok(target.as_os_str() == "/")
+}
+
+fn read_only_mount(program: &CStr) -> nix::Result<OwnedFd> {
+    let tree = open_tree_clone_host(program, Recursion::Top)?;
     let read_only = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     mount_setattr(tree.as_fd(), Recursion::Top, &read_only)?;
     Ok(tree)
@@ -82,4 +98,78 @@ fn sealed_copy() -> Result<OwnedFd> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&to, FcntlArg::F_ADD_SEALS(seals)).call(|| format!("fcntl({}, F_ADD_SEALS)", to.as_raw_fd()))?;
     Ok(to.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::mount::{MsFlags, mount};
+
+    use super::*;
+    use crate::sys::mount::open_tree_clone;
+
+    /// What a process has that has seen the program: a handle, after the descriptor of the mount is closed as execve(2)
+    /// does.
+    fn held(sealed: OwnedFd) -> File {
+        let path = path_of(&sealed);
+        let handle = File::options().read(true).custom_flags(libc::O_PATH).open(path).unwrap();
+        drop(sealed);
+        handle
+    }
+
+    /// What only the descriptor of the mount can do, as long as it is open.
+    const WRITABLE: MountAttr =
+        MountAttr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+
+    #[test]
+    fn the_mount_cannot_be_made_writable_again_nor_copied() {
+        // Not our own program: that is busy, which would hide why it cannot be written.
+        let program = std::env::temp_dir().join(format!("tare-seal-{}", std::process::id()));
+        std::fs::write(&program, "program").unwrap();
+        let name = CString::new(program.as_os_str().as_bytes()).unwrap();
+        let control = read_only_mount(&name).unwrap();
+        mount_setattr(control.as_fd(), Recursion::Top, &WRITABLE).unwrap();
+        open_tree_clone(control.as_fd(), Recursion::Top).unwrap();
+        let handle = held(read_only_mount(&name).unwrap());
+        let path = path_of(&handle);
+        assert!(is_nowhere(&path).unwrap());
+        // By root, with all that a container could be given: nothing of it is for what belongs to no namespace.
+        let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        for result in [
+            mount_setattr(handle.as_fd(), Recursion::Top, &WRITABLE),
+            mount(None::<&str>, path.as_str(), None::<&str>, remount, None::<&str>),
+            open_tree_clone(handle.as_fd(), Recursion::Top).map(drop),
+        ] {
+            assert_eq!(result, Err(Errno::EINVAL));
+        }
+        let written = File::options().write(true).open(&path);
+        std::fs::remove_file(&program).unwrap();
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EROFS));
+        // The file has gone, and with it the place that the mount is known by.
+        assert!(!is_nowhere(&path).unwrap());
+    }
+
+    #[test]
+    fn the_copy_cannot_be_written_shortened_extended_or_unsealed() {
+        let copy = sealed_copy().unwrap();
+        let length = File::open(SELF).unwrap().metadata().unwrap().len();
+        let handle = held(copy);
+        let mut file = File::options().read(true).write(true).open(path_of(&handle)).unwrap();
+        let denied = |result: std::io::Result<()>| assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        denied(file.write_all(b"#!/evil"));
+        denied(file.set_len(1));
+        denied(file.set_len(length + 1));
+        let unsealed = fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::empty()));
+        assert_eq!(unsealed, Err(Errno::EPERM));
+        assert_eq!(file.metadata().unwrap().len(), length);
+    }
+
+    #[test]
+    fn a_program_of_the_host_is_not_sealed_whatever_its_mount_is() {
+        assert!(!is_sealed().unwrap());
+        assert!(!is_nowhere(SELF).unwrap());
+    }
 }

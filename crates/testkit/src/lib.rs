@@ -1,6 +1,7 @@
 //! What the end-to-end tests of tare stand on: bundles, a rootfs, and a runtime driven through its command line alone,
 //! so that the same tests prove themselves on runc, crun and youki (`TARE_UNDER_TEST`).
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test kit fails by panicking")]
 
 mod bundle;

@@ -12,12 +12,15 @@ macro_rules! skip {
     }};
 }
 
-/// Leaves the test when the runtime under test is known to fail it, with the reason for each such runtime.
+/// Leaves the test when the runtime under test is known to fail it, with the reason for each such runtime, or for those
+/// releases of it whose version begins so: `Runc "1.1.": "CVE-…"`.
 /// `TARE_RUN_KNOWN=1` runs it all the same, to see whether the runtime still does.
 #[macro_export]
 macro_rules! known {
-    ($runtime:expr, $($kind:ident: $reason:expr),+ $(,)?) => {
-        $(if $runtime.kind() == $crate::Kind::$kind && $crate::record_known($runtime.kind(), $reason) {
+    ($runtime:expr, $($kind:ident $($version:literal)?: $reason:expr),+ $(,)?) => {
+        $(if $runtime.is_release($crate::Kind::$kind, concat!("", $($version)?))
+            && $crate::record_known($runtime.kind(), $reason)
+        {
             return;
         })+
     };

@@ -82,22 +82,6 @@ fn a_create_killed_at_any_moment_can_be_deleted() {
 }
 
 #[test]
-fn a_created_init_has_no_directory_of_the_host_open() {
-    let runtime = runtime();
-    known!(runtime, Crun: "keeps those of its caller");
-    let bundle = Bundle::sleeper();
-    let container = runtime.container(&bundle);
-    container.verb("create").arg(container.id()).through_shell("exec \"$@\" 9</ 8</etc").run().ok();
-    let fds = format!("/proc/{}/fd", container.pid());
-    for entry in fs::read_dir(fds).unwrap().flatten() {
-        let target = fs::read_link(entry.path()).unwrap_or_default();
-        // Through the link itself: a path of the host is looked up here, one of the container is not.
-        let is_dir = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
-        assert!(!is_dir, "{} is {}", entry.path().display(), target.display());
-    }
-}
-
-#[test]
 fn list_survives_what_is_no_container() {
     let mut runtime = runtime();
     runtime.leaves_residue();

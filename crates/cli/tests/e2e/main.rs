@@ -3,10 +3,14 @@
 //! `TARE_UNDER_TEST=runc cargo test -p tare --test e2e` proves the tests themselves on runc.
 //! Each test has a runtime with a `--root` of its own; when that goes, nothing may be left on the host.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod activation;
+mod advisories;
+mod apparmor;
 mod attributes;
+mod bad_input;
 mod callers;
 mod cgroup2;
 mod cgroups;
@@ -24,16 +28,17 @@ mod golden;
 mod hooks;
 mod hygiene;
 mod idmap;
-mod jail;
 mod lifecycle;
 mod limits;
 mod live_mounts;
 mod mount_host;
+mod mount_links;
 mod mount_options;
 mod mountinfo;
 mod mounts;
 mod namespaces;
 mod nested;
+mod order;
 mod pod;
 mod process;
 mod random;
@@ -60,7 +65,7 @@ fn runtime() -> Runtime {
 
 /// Whether it is a runc from before --pidfd-socket, the exec texts and much else of 1.2 and later.
 fn is_old_runc(runtime: &Runtime) -> bool {
-    runtime.kind() == Kind::Runc && runtime.bare().arg("--version").run().ok().stdout.starts_with("runc version 1.1.")
+    runtime.is_release(Kind::Runc, "1.1.")
 }
 
 /// runc's words for a failure, which ours are, and crun's where they differ.

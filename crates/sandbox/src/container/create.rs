@@ -15,7 +15,7 @@ use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Asked, Birthplace, Ready};
+use crate::init::parent::{self, Asked, Birthplace, Ready, end_child};
 use crate::init::{ForStage1, ForStage2, Owner, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
@@ -103,22 +103,22 @@ impl Runtime {
         let Made { locked, cgroup, plan, record, ready, terminal, notify } =
             self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
-        let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
+        // A start that fails leaves no process.
+        let begun = ready.start().and_then(|()| {
+            let state = plan.hook_state.json(Status::Running, init.as_raw());
+            terminal
+                .map(|socket| console::receive(&socket))
+                .transpose()
+                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, &state).map(|()| ptmx))
+                .inspect_err(|_| end_child(init))
+        });
+        let ptmx = match begun {
             Ok(ptmx) => ptmx,
             Err(error) => {
-                // The terminal did not arrive: the program runs.
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
             }
         };
-        if let Err(error) =
-            hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
-        {
-            end_child(init);
-            undo(locked, cgroup.as_ref(), &plan, &record);
-            return Err(error);
-        }
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
         let Some(signals) = signals else {
@@ -246,7 +246,7 @@ impl Runtime {
                 listener: listener.as_ref(),
             };
             let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
-            parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
+            parent::build(single_threaded, birthplace, asked, |wire, birth| stage1::run(&plan, own, next, wire, birth))
         })();
         let announced = built.and_then(|ready| {
             // Without a cgroup nothing was limited before either.
@@ -432,12 +432,6 @@ pub(super) fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Re
     if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record) {
         tracing::warn!("after a failed create: {left}");
     }
-}
-
-pub(super) fn end_child(pid: Pid) {
-    // Fails when it has been reaped.
-    let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    let _status = nix::sys::wait::waitpid(pid, None);
 }
 
 #[cfg(test)]

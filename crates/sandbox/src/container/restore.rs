@@ -11,13 +11,14 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::checkpoint::{CriuOptions, check, external_namespace, shared};
-use super::create::{self, Detach, Ground, Terminal, end_child, open_terminal, place_in_scope, undo};
+use super::create::{self, Detach, Ground, Terminal, open_terminal, place_in_scope, undo};
 use super::{CreateOptions, RunOptions, Runtime, Status, deadline, delete};
 use crate::criu::image::{Description, Images};
 use crate::criu::rpc::{ExtMount, InheritFd, JoinNamespace, Options, Type};
 use crate::criu::{self, Birth, DIRECTORY, Notice, Unborn};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
+use crate::init::parent::end_child;
 use crate::intel_rdt::{self, Groups};
 use crate::plan::Plan;
 use crate::rootfs::{self, Expected, Seen, Stage};
@@ -314,7 +315,7 @@ fn restrict(proof: SingleThreaded, init: Pid, mounts: &[&Seen]) -> Result<()> {
         File::open(&path).map(OwnedFd::from).call(|| format!("open({path:?})"))
     };
     let (root, namespace) = (open("root")?, open("ns/mnt")?);
-    match clone3(proof, 0, None).call(|| "clone3()")? {
+    match clone3(proof, 0, None, None).call(|| "clone3()")? {
         Side::Child => {
             let entered = setns(&namespace, CloneFlags::CLONE_NEWNS).call(|| "setns()");
             let done = entered.and_then(|()| rootfs::restrict(&root, mounts));

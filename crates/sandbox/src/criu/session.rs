@@ -96,7 +96,7 @@ impl Unborn {
     /// The call that failed.
     pub fn fork(proof: SingleThreaded, birth: &Birth<'_>, prepare: impl FnOnce() -> Result<()>) -> Result<(Self, Pid)> {
         let (ours, theirs) = pair()?;
-        match clone3(proof, 0, birth.cgroup).call(|| "clone3()")? {
+        match clone3(proof, 0, birth.cgroup, None).call(|| "clone3()")? {
             Side::Parent(process) => Ok((Self { socket: ours, child: Child(Some(process)) }, process)),
             Side::Child => {
                 drop(ours);

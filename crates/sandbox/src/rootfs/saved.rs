@@ -151,7 +151,12 @@ impl<'a> Look<'a> {
 
     fn at_mounts(&mut self) -> Result<()> {
         for plan in self.expected.mounts {
-            match plan.kind {
+            match &plan.kind {
+                Kind::Bind { .. } if is_copied(plan) => {}
+                Kind::Bind { symlinks, .. } if symlinks.source_nofollow || symlinks.destination_nofollow => {
+                    return Err(Error::Refused("a mount of or on a link cannot be saved".into()))
+                        .during(|| describe(plan));
+                }
                 Kind::Bind { .. } => self.at_bind(plan).during(|| describe(plan))?,
                 Kind::Fs(_) => {
                     if let Some((id, _)) = self.mount_at(&plan.destination)? {
@@ -281,6 +286,11 @@ impl<'a> Look<'a> {
     }
 }
 
+/// Whether nothing is mounted: of a link as the source a copy is made, if the options say so.
+fn is_copied(plan: &MountPlan) -> bool {
+    matches!(&plan.kind, Kind::Bind { source, symlinks, .. } if symlinks.copy && source.is_symlink())
+}
+
 /// What CRIU takes apart a name at.
 fn check_name(mount_point: &Path) -> Result<()> {
     match mount_point.to_str() {
@@ -359,7 +369,8 @@ impl Mounted {
     /// # Errors
     /// A bind mount that only one of the two has, or that is writable in one alone.
     pub fn check(&self, mounts: &[MountPlan]) -> Result<()> {
-        let binds: Vec<_> = mounts.iter().filter(|plan| matches!(plan.kind, Kind::Bind { .. })).collect();
+        let is_mounted = |plan: &&MountPlan| matches!(plan.kind, Kind::Bind { .. }) && !is_copied(plan);
+        let binds: Vec<_> = mounts.iter().filter(is_mounted).collect();
         for plan in &binds {
             let saved = self
                 .outside

@@ -12,7 +12,7 @@ use tare_testkit::{Bundle, Runtime, known, skip, wait_until};
 use super::{USER, advises, as_user, script, sleeper};
 
 /// Cgroups that are the user's, as a delegation makes them; gone when dropped.
-struct Delegated {
+pub(crate) struct Delegated {
     dirs: Vec<PathBuf>,
     own: Vec<PathBuf>,
 }
@@ -47,7 +47,7 @@ impl Delegated {
     }
 
     /// In cgroup2, the user in a cgroup below the one that is the user's.
-    fn on_cgroup2() -> Self {
+    pub(crate) fn on_cgroup2() -> Self {
         let mount = host::cgroup_mounts().into_iter().find(|mount| mount.controllers.is_none()).unwrap();
         let dir = mount.path.join(Self::name());
         let own = dir.join("own");
@@ -58,12 +58,12 @@ impl Delegated {
     }
 
     /// The user's cgroup itself.
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dirs.last().unwrap()
     }
 
     /// Puts each command into these cgroups.
-    fn around(&self, runtime: Runtime) -> Runtime {
+    pub(crate) fn around(&self, runtime: Runtime) -> Runtime {
         let enter: Vec<String> =
             self.own.iter().map(|dir| format!("echo $$ > {}/cgroup.procs", dir.display())).collect();
         runtime.around(format!("{} && exec \"$@\"", enter.join(" && ")))
@@ -74,7 +74,7 @@ impl Drop for Delegated {
     fn drop(&mut self) {
         for dir in &self.dirs {
             // The last command may still be on its way out.
-            let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            let end = std::time::Instant::now() + tare_testkit::deadline();
             while dir.exists() && fs::remove_dir(dir).is_err() && std::time::Instant::now() < end {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }

@@ -1,0 +1,221 @@
+//! Class: the host's own runtime program is overwritten from inside a container. What stands against it is told in
+//! docs/sealed-self.md.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use tare_testkit::{Bundle, Container, Invocation, Runtime, TempDir, known, skip, wait_until};
+
+use crate::rootless::{USER, as_user};
+use crate::runtime;
+
+/// open(2)'s, on all architectures.
+const O_PATH: i32 = 0o10_000_000;
+
+/// The program under test, and what it was like.
+struct Program {
+    path: PathBuf,
+    contents: Vec<u8>,
+    inode: (u64, u64),
+}
+
+impl Program {
+    fn of(runtime: &Runtime) -> Self {
+        let named = runtime.program();
+        let found = || {
+            let dirs = std::env::var_os("PATH").unwrap();
+            std::env::split_paths(&dirs).map(|dir| dir.join(named)).find(|path| path.is_file()).unwrap()
+        };
+        let path = if named.is_absolute() { named.to_owned() } else { found() };
+        let metadata = fs::metadata(&path).unwrap();
+        Self { contents: fs::read(&path).unwrap(), inode: (metadata.dev(), metadata.ino()), path }
+    }
+
+    fn assert_unchanged(&self) {
+        assert!(self.contents == fs::read(&self.path).unwrap(), "{} has changed", self.path.display());
+    }
+
+    /// Opens what a link of /proc names as an attacker would: a handle first, for writing when nothing executes it any
+    /// more. No ETXTBSY guards it then: it must be another file, or one that cannot be written to.
+    fn assert_out_of_reach(&self, link: &str, end: impl FnOnce()) {
+        let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(link).unwrap();
+        end();
+        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+        if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
+            let metadata = file.metadata().unwrap();
+            assert!(self.inode != (metadata.dev(), metadata.ino()), "the host's binary can be written to");
+        }
+        self.assert_unchanged();
+    }
+}
+
+/// A bundle that has `/self`, a script whose interpreter is `/proc/self/exe`.
+fn with_script(bundle: Bundle) -> Bundle {
+    let bundle = bundle.file("self", "#!/proc/self/exe\n");
+    fs::set_permissions(bundle.rootfs().join("self"), fs::Permissions::from_mode(0o755)).unwrap();
+    bundle
+}
+
+/// CVE-2019-5736: the runtime is told to execute itself inside, directly or as the interpreter of a script, by run.
+#[test]
+fn cve_2019_5736_a_run_of_proc_self_exe_cannot_reach_the_runtime() {
+    let runtime = runtime();
+    let program = Program::of(&runtime);
+    for args in [&["/proc/self/exe"][..], &["/proc/self/exe", "--help"], &["/self"]] {
+        // It runs inside, as what it is, or not at all; either way it ends.
+        let _ = runtime.run(&with_script(Bundle::new().args(args.iter().copied())));
+        program.assert_unchanged();
+    }
+}
+
+/// CVE-2019-5736 by exec.
+#[test]
+fn cve_2019_5736_an_exec_of_proc_self_exe_cannot_reach_the_runtime() {
+    let runtime = runtime();
+    let program = Program::of(&runtime);
+    let bundle = with_script(Bundle::sleeper());
+    let container = runtime.container(&bundle);
+    container.up();
+    for args in [&["/proc/self/exe"][..], &["/proc/self/exe", "--help"], &["/self"]] {
+        let _ = container.exec(args);
+        program.assert_unchanged();
+    }
+}
+
+/// CVE-2019-5736: the program that init still is until its start.
+#[test]
+fn cve_2019_5736_the_program_of_a_created_init_cannot_be_written() {
+    let runtime = runtime();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    Program::of(&runtime).assert_out_of_reach(&format!("/proc/{}/exe", container.pid()), || {
+        container.kill("KILL").ok();
+        container.wait_for("stopped");
+    });
+}
+
+/// Looks for a process in the container whose program is not the image's, and holds that open; when the word comes, it
+/// writes there.
+const HOLD: &str = "echo looking; while :; do for p in /proc/[0-9]*; do \
+     exe=$(readlink $p/exe) && test \"$exe\" != /bin/busybox && command exec 7<$p/exe && break 2; done; done 2>/dev/null; \
+     echo held; while ! test -e /go; do sleep 0.02; done; \
+     if (echo x > /proc/self/fd/7) 2>/dev/null; then echo written; else echo refused; fi";
+
+/// Runs the looking script with all that it may need, and has `enter` bring the runtime into its sight.
+fn hold_and_write(runtime: &Runtime, bundle: &Bundle, mut enter: impl FnMut(&Container<'_>)) {
+    let program = Program::of(runtime);
+    let container = runtime.container(bundle);
+    let running = container.spawn();
+    wait_until("it looks", || running.stdout_so_far().starts_with("looking\n"));
+    wait_until("it holds one", || {
+        enter(&container);
+        running.stdout_so_far().contains("held\n")
+    });
+    fs::write(bundle.rootfs().join("go"), "").unwrap();
+    let output = running.wait().ok();
+    // A copy may be written to: it is nobody else's.
+    assert!(output.stdout.contains("written") || output.stdout.contains("refused"), "{output}");
+    program.assert_unchanged();
+}
+
+/// CVE-2019-5736 as it was done: a process of the container waits for an exec, opens `/proc/PID/exe`, and writes when
+/// the runtime has gone.
+#[test]
+fn cve_2019_5736_a_container_that_holds_the_program_of_an_exec_cannot_write_it() {
+    let runtime = runtime();
+    let capabilities = ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"];
+    let bundle = with_script(Bundle::script(HOLD)).capabilities(&capabilities);
+    hold_and_write(&runtime, &bundle, |container| {
+        let _ = container.exec(["/self"]);
+        let _ = container.exec(["/proc/self/exe", "--help"]);
+    });
+}
+
+/// CVE-2019-5736: the process of a foreground run, which stays outside as long as the container lives.
+#[test]
+fn cve_2019_5736_the_program_of_a_foreground_run_cannot_be_written() {
+    let runtime = runtime();
+    known!(runtime, Runc "1.1.": "protects init alone: this process is seen from the host's pid namespace only");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    let running = container.spawn();
+    container.wait_for("running");
+    Program::of(&runtime).assert_out_of_reach(&format!("/proc/{}/exe", running.pid()), || {
+        container.kill("KILL").ok();
+        let _ = running.wait();
+    });
+}
+
+/// CVE-2019-5736 by a user without privileges, where no read-only mount can be made and a sealed copy serves.
+#[test]
+fn cve_2019_5736_the_program_of_a_users_container_cannot_be_written() {
+    let runtime = as_user();
+    let bundle = Bundle::sleeper().rootless(USER);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let link = format!("/proc/{}/exe", container.pid());
+    Program::of(&runtime).assert_out_of_reach(&link, || {
+        container.kill("KILL").ok();
+        container.wait_for("stopped");
+    });
+    for args in [&["/proc/self/exe"][..], &["/self"]] {
+        let _ = runtime.run(&with_script(Bundle::new().args(args.iter().copied())).rootless(USER));
+    }
+}
+
+/// CVE-2019-5736 later: a program on a read-only mount of the host is no safer, as that is made writable for an upgrade,
+/// and a handle from before can be written to then.
+#[test]
+fn cve_2019_5736_a_read_only_mount_of_the_host_is_not_relied_on() {
+    let runtime = runtime();
+    if !runtime.is_tare() {
+        skip!("about what tare does for it");
+    }
+    let (dir, bundle) = (TempDir::new("usr"), Bundle::sleeper());
+    let program = dir.join("tare");
+    let mounted = format!(
+        "exec unshare --mount --propagation slave sh -c 'mount -t tmpfs none {0} && cp {1} {0}/tare && \
+         mount -o remount,ro {0} && shift && exec {0}/tare \"$@\"' sh \"$@\"",
+        dir.path().display(),
+        runtime.program().display()
+    );
+    let runtime = runtime.around(mounted);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let exe = container.link("exe");
+    assert!(exe != program && exe.as_os_str() == "/", "{}", exe.display());
+    container.delete_force().ok();
+}
+
+/// What the protection costs: nothing for a command that starts nothing, and no copy for one that does.
+#[test]
+fn cve_2019_5736_only_what_enters_a_container_is_executed_again_and_never_copied() {
+    if std::process::Command::new("strace").arg("--version").output().is_err() {
+        skip!("there is no strace");
+    }
+    let runtime = runtime();
+    if !runtime.is_tare() {
+        skip!("about what tare does for it");
+    }
+    let (dir, bundle) = (TempDir::new("trace"), Bundle::sleeper());
+    let container = runtime.container(&bundle);
+    let trace = |invocation: Invocation| {
+        let script = "exec strace -e trace=execve,execveat,open_tree,memfd_create -o trace \"$@\"";
+        invocation.through_shell(script).cwd(dir.path()).run().ok();
+        fs::read_to_string(dir.join("trace")).unwrap()
+    };
+    let create = trace(container.verb("create").arg(container.id()));
+    assert!(create.contains("open_tree(") && create.contains("execveat("), "{create}");
+    assert!(!create.contains("memfd_create("), "{create}");
+    container.start().ok();
+    let verbs = ["state", "ps", "pause", "resume", "kill"].map(|verb| container.verb(verb).arg(container.id()));
+    let without_id = ["list", "features"].map(|verb| runtime.raw().arg(verb));
+    for invocation in verbs.into_iter().chain(without_id) {
+        let calls = trace(invocation);
+        let executed = calls.lines().filter(|line| line.contains("exec")).count();
+        assert!(executed == 1 && !calls.contains("memfd_create("), "{calls}");
+    }
+}
