@@ -46,7 +46,7 @@ pub use live::{Change, change};
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
-pub use saved::{Expected, Mounted, Outside, Place, Seen, Source, look};
+pub use saved::{Expected, Mounted, Outside, Place, Seen, Source, look, restrict};
 pub use stage::Stage;
 
 /// Whose mount namespace the root is attached in.

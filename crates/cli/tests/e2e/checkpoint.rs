@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tare_testkit::{
-    Bundle, ConsoleSocket, Container, Criu, Invocation, Kind, Output, Pty, Runtime, TempDir, known, skip, wait_until,
+    Bundle, ConsoleSocket, Container, Criu, Invocation, Output, Pty, Runtime, TempDir, known, skip, wait_until,
 };
 
 use crate::runtime;
@@ -295,9 +295,10 @@ fn wait_for_echo(container: &Container<'_>, above: u64) {
 /// Saves and restores two processes that talk over the loopback of their network namespace.
 fn talk_over(checkpoint: &[&str], restore: &[&str]) {
     let (runtime, criu) = with_criu!();
-    if runtime.kind() == Kind::Runc && checkpoint.contains(&"--network-lock") {
+    if checkpoint.contains(&"--network-lock") {
         known!(runtime, Runc: "has no --network-lock");
     }
+    known!(runtime, Runc: "1.1.5 and 1.5.2: CRIU 4.2.1 finds the network unreachable; cause open");
     let bundle = Bundle::script(TALKERS);
     let container = runtime.container(&bundle);
     run(&container);

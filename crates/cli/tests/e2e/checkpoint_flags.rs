@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 
@@ -14,8 +14,13 @@ use crate::runtime;
 
 /// The host's programs in a container.
 fn with_usr(bundle: Bundle) -> Bundle {
-    ["/usr", "/lib", "/lib64"].into_iter().fold(bundle, |bundle, path| bundle.bind(path, path, &["rbind", "ro"]))
+    // The places themselves: CRIU does not follow a link that runc gives it as a source.
+    let place = |path: &str| fs::canonicalize(path).unwrap();
+    ["/usr", "/lib", "/lib64"].into_iter().fold(bundle, |bundle, path| bundle.bind(place(path), path, &["rbind", "ro"]))
 }
+
+/// Of Linux, as open(2) takes it.
+const O_NONBLOCK: i32 = 0o4000;
 
 /// A port that nobody listens on.
 fn free_port() -> u16 {
@@ -147,6 +152,7 @@ fn a_unix_socket_may_lead_outside_if_wanted() {
 #[test]
 fn a_terminal_of_the_caller_is_left_to_the_caller() {
     let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "1.1.5 and 1.5.2 do not come back from a restore in the foreground");
     let bundle = Bundle::script("while read line; do echo \"got $line\"; done");
     let container = runtime.container(&bundle);
     let (running, mut terminal) = Pty::new(24, 80).spawn(container.verb("run").arg(container.id()));
@@ -199,8 +205,8 @@ fn cgroups_are_treated_as_the_mode_says() {
     if runtime.is_tare() {
         // The cgroup is there already: the runtime makes it before CRIU is asked.
         saved.restore(&["--manage-cgroups-mode", "strict"]).fails(&["existing cgroups"]);
+        saved.restore(&["--manage-cgroups-mode", "none"]).fails(&["manage-cgroups-mode"]);
     }
-    saved.restore(&["--manage-cgroups-mode", "none"]).fails(&["manage-cgroups-mode", "cgroups mode"]);
     container.is("none");
 }
 
@@ -257,7 +263,7 @@ fn memory_goes_to_a_page_server_if_wanted() {
     saved.explain(saved.restore(&[]), "restore.log").ok();
     wait_for_count(&container, before);
     for wrong in ["nowhere", "host:port"] {
-        saved.checkpoint(&["--page-server", wrong]).fails(&["page-server", "page server"]);
+        saved.checkpoint(&["--page-server", wrong]).fails(&["page-server", "page server", "invalid port"]);
     }
 }
 
@@ -300,6 +306,7 @@ fn memory_comes_page_by_page_if_wanted() {
 #[test]
 fn the_status_descriptor_says_when_pages_are_served() {
     let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "1.1.5 and 1.5.2: nothing comes through the descriptor");
     if let Err(reason) = criu.can("uffd-noncoop") {
         skip!("{reason}");
     }
@@ -312,12 +319,11 @@ fn the_status_descriptor_says_when_pages_are_served() {
     rustix::fs::mknodat(rustix::fs::CWD, &status, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let script = format!("exec 7<> {}; exec \"$@\"", status.display());
     let address = format!("127.0.0.1:{port}");
-    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&status).unwrap();
-    assert!(reader.as_raw_fd() > 2);
+    let mut reader = fs::OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&status).unwrap();
     let options = ["--lazy-pages", "--page-server", &address, "--status-fd", "7"];
     let checkpoint = saved.verb("checkpoint").through_shell(&script).args(options).arg(container.id()).spawn();
     let mut byte = [1];
-    reader.read_exact(&mut byte).unwrap();
+    wait_until("it is ready to serve", || reader.read(&mut byte).is_ok());
     assert_eq!(byte, [0]);
     assert!(is_listening(port));
     // Its customer takes no page and leaves: that ends the session.

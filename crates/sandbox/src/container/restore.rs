@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxNamespaceType;
 
@@ -19,9 +21,11 @@ use crate::foreground::{self, Signals};
 use crate::init::parent::end_child;
 use crate::intel_rdt::{self, Groups};
 use crate::plan::Plan;
-use crate::rootfs::{self, Expected, Stage};
+use crate::rootfs::{self, Expected, Seen, Stage};
 use crate::step::Step;
 use crate::store::Locked;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::exec::exit_child;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, hook};
 
@@ -95,6 +99,7 @@ impl Runtime {
         let restored = (|| {
             rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup)?;
             let restore = Restore {
+                proof,
                 ground: &ground,
                 plan: &plan,
                 images: &images,
@@ -104,7 +109,7 @@ impl Runtime {
                 create,
                 options,
             };
-            restore.run(proof, &program, opts, &log, &mut terminal)
+            restore.run(&program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
         let limited = restored.and_then(|init| {
@@ -147,6 +152,7 @@ impl Receiver {
 
 /// One restore, on prepared ground.
 struct Restore<'a> {
+    proof: SingleThreaded,
     ground: &'a Ground<'a>,
     plan: &'a Plan,
     images: &'a Images,
@@ -158,21 +164,14 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    fn run(
-        &self,
-        proof: SingleThreaded,
-        program: &std::ffi::CString,
-        mut opts: Options,
-        log: &Path,
-        terminal: &mut Receiver,
-    ) -> Result<Pid> {
+    fn run(&self, program: &std::ffi::CString, mut opts: Options, log: &Path, terminal: &mut Receiver) -> Result<Pid> {
         let Ground { locked, cgroup, .. } = self.ground;
         let stage_directory = locked.path().join(DIRECTORY);
         // What is on it is for the root of a user namespace too.
         mkdirat(locked.dir(), DIRECTORY, Mode::from_bits_truncate(0o711))
             .call(|| format!("mkdir({stage_directory:?})"))?;
         let joined = open_joined(self.plan).at(Step::JoinNamespaces)?;
-        let sources = rootfs::clone_mapped_sources(self.plan, proof, &joined).at(Step::Mount)?;
+        let sources = rootfs::clone_mapped_sources(self.plan, self.proof, &joined).at(Step::Mount)?;
         let stage = Stage {
             directory: &stage_directory,
             plan: self.plan,
@@ -198,7 +197,7 @@ impl Restore<'_> {
             images: self.images.path(),
             work: self.work.map(Images::path),
         };
-        let (unborn, process) = Unborn::fork(proof, &birth, prepare)?;
+        let (unborn, process) = Unborn::fork(self.proof, &birth, prepare)?;
         if cgroup.wants_process() {
             let Ground { first, rootless, .. } = self.ground;
             place_in_scope(cgroup.as_ref(), process, first, *rootless, self.plan.cgroup_owner)?;
@@ -296,7 +295,33 @@ impl Restore<'_> {
             devices: &devices,
             cgroup: &self.ground.cgroup.location().directories,
         };
-        self.saved.mounted.check_restored(&rootfs::look(init, expected)?)
+        let saved = &self.saved.mounted;
+        let mut now = rootfs::look(init, expected)?;
+        let loosened = saved.loosened(&now);
+        if !loosened.is_empty() {
+            tracing::debug!("restricted again: {loosened:?}");
+            restrict(self.proof, init, &loosened)?;
+            now = rootfs::look(init, expected)?;
+        }
+        saved.check_restored(&now)
+    }
+}
+
+/// Restricts mounts of the container, in a process that enters its mount namespace. Whether that has done what it should is
+/// to be seen by a look at them.
+fn restrict(proof: SingleThreaded, init: Pid, mounts: &[&Seen]) -> Result<()> {
+    let open = |name: &str| {
+        let path = format!("/proc/{init}/{name}");
+        File::open(&path).map(OwnedFd::from).call(|| format!("open({path:?})"))
+    };
+    let (root, namespace) = (open("root")?, open("ns/mnt")?);
+    match clone3(proof, 0, None, None).call(|| "clone3()")? {
+        Side::Child => {
+            let entered = setns(&namespace, CloneFlags::CLONE_NEWNS).call(|| "setns()");
+            let done = entered.and_then(|()| rootfs::restrict(&root, mounts));
+            exit_child(done.is_err().into())
+        }
+        Side::Parent(child) => waitpid(child, None).map(drop).call(|| format!("waitpid({child})")),
     }
 }
 

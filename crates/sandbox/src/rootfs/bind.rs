@@ -39,7 +39,7 @@ pub(super) fn clone(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
     clone_with(source, recursion, Symlinks::default())
 }
 
-pub(super) fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
+fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
     let call = || format!("open_tree({source:?})");
     let path = CString::new(source.as_os_str().as_bytes()).map_err(|_| Error::call(call(), Errno::EINVAL))?;
     let nofollow = symlinks.source_nofollow || symlinks.copy;

@@ -4,6 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crate::sys::mount::{
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
+};
+
 /// The fields of a line that matter.
 pub(super) struct Line<'a> {
     pub(super) id: u64,
@@ -33,11 +37,22 @@ impl<'a> Line<'a> {
         Some(Self { id, parent, device, root, mount_point, options, fstype: fields.next()? })
     }
 
-    /// Whether the mount itself is read-only.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.options.split(|byte| *byte == b',').any(|option| option == b"ro")
+    /// Those of the mount's `MOUNT_ATTR_*` that take something away from who uses it.
+    pub(super) fn restrictions(&self) -> u64 {
+        let options = self.options.split(|byte| *byte == b',');
+        options.fold(0, |all, option| {
+            all | RESTRICTIONS.iter().find(|(name, _)| *name == option).map_or(0, |(_, attr)| *attr)
+        })
     }
 }
+
+const RESTRICTIONS: [(&[u8], u64); 5] = [
+    (b"ro", MOUNT_ATTR_RDONLY),
+    (b"nosuid", MOUNT_ATTR_NOSUID),
+    (b"nodev", MOUNT_ATTR_NODEV),
+    (b"noexec", MOUNT_ATTR_NOEXEC),
+    (b"nosymfollow", MOUNT_ATTR_NOSYMFOLLOW),
+];
 
 /// Blank, tab, newline and backslash are written as a backslash and three octal digits.
 pub(super) fn unescape(field: &[u8]) -> PathBuf {

@@ -20,7 +20,7 @@ use super::tree::{self, Leaf, Links};
 use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::{Kind, MountPlan};
-use crate::sys::mount::MOUNT_ATTR_RDONLY;
+use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, Recursion, mount_setattr};
 use crate::sys::path::{identity, is_mount_root};
 use crate::{Error, Result};
 
@@ -73,8 +73,8 @@ pub struct Place {
 pub struct Seen {
     /// Where, without links.
     pub mount_point: PathBuf,
-    /// Whether the mount is read-only.
-    pub read_only: bool,
+    /// Those of its `MOUNT_ATTR_*` that take something away: read-only, nosuid, nodev, noexec, nosymfollow.
+    pub restrictions: u64,
 }
 
 /// The mounts of a container that runs.
@@ -120,7 +120,7 @@ pub fn look(pid: nix::unistd::Pid, expected: Expected<'_>) -> Result<Mounted> {
     look.at_cgroups()?;
     look.below_binds()?;
     let places = look.places()?;
-    let seen = |line: &Line<'_>| Seen { mount_point: unescape(line.mount_point), read_only: line.is_read_only() };
+    let seen = |line: &Line<'_>| Seen { mount_point: unescape(line.mount_point), restrictions: line.restrictions() };
     let mut all: Vec<Seen> = look.lines.values().map(seen).collect();
     all.sort_unstable();
     Ok(Mounted { outside: look.outside, places, all })
@@ -151,7 +151,12 @@ impl<'a> Look<'a> {
 
     fn at_mounts(&mut self) -> Result<()> {
         for plan in self.expected.mounts {
-            match plan.kind {
+            match &plan.kind {
+                Kind::Bind { .. } if is_copied(plan) => {}
+                Kind::Bind { symlinks, .. } if symlinks.source_nofollow || symlinks.destination_nofollow => {
+                    return Err(Error::Refused("a mount of or on a link cannot be saved".into()))
+                        .during(|| describe(plan));
+                }
                 Kind::Bind { .. } => self.at_bind(plan).during(|| describe(plan))?,
                 Kind::Fs(_) => {
                     if let Some((id, _)) = self.mount_at(&plan.destination)? {
@@ -261,7 +266,7 @@ impl<'a> Look<'a> {
                 "more than one mount on {mount_point:?}: CRIU could not tell them apart"
             )));
         }
-        self.outside.push(Outside { source, mount_point, read_only: line.is_read_only() });
+        self.outside.push(Outside { source, mount_point, read_only: line.restrictions() & MOUNT_ATTR_RDONLY != 0 });
         Ok(())
     }
 
@@ -279,6 +284,11 @@ impl<'a> Look<'a> {
         places.dedup();
         Ok(places)
     }
+}
+
+/// Whether nothing is mounted: of a link as the source a copy is made, if the options say so.
+fn is_copied(plan: &MountPlan) -> bool {
+    matches!(&plan.kind, Kind::Bind { source, symlinks, .. } if symlinks.copy && source.is_symlink())
 }
 
 /// What CRIU takes apart a name at.
@@ -302,7 +312,32 @@ fn is_mounted_below(plan: &MountPlan, path: &Path, device: &[u8]) -> bool {
         .is_ok_and(|(root, stat)| root && format!("{}:{}", major(stat.st_dev), minor(stat.st_dev)).as_bytes() == device)
 }
 
+/// Gives mounts of the container whose root is `root` the restrictions that they had. For a process in its mount namespace.
+///
+/// # Errors
+/// The mount, and the call that failed.
+pub fn restrict(root: &OwnedFd, mounts: &[&Seen]) -> Result<()> {
+    for Seen { mount_point, restrictions } in mounts {
+        let mount =
+            tree::open(root, mount_point, Leaf::File, Links::Refuse).call(|| format!("openat2({mount_point:?})"))?;
+        let attr = MountAttr { attr_set: *restrictions, ..MountAttr::default() };
+        mount_setattr(mount.as_fd(), Recursion::Top, &attr).call(|| format!("mount_setattr({mount_point:?})"))?;
+    }
+    Ok(())
+}
+
 impl Mounted {
+    /// The mounts that have come back with less restrictions than they were saved with. CRIU loses some when several mounts
+    /// are of one file system: it takes the flags of one for those of the next.
+    pub fn loosened<'a>(&'a self, now: &Self) -> Vec<&'a Seen> {
+        let is_loose = |saved: &&Seen| {
+            let lacks =
+                |seen: &Seen| seen.mount_point == saved.mount_point && saved.restrictions & !seen.restrictions != 0;
+            now.all.iter().any(lacks)
+        };
+        self.all.iter().filter(is_loose).collect()
+    }
+
     /// Compares what was saved with what came back of it.
     ///
     /// # Errors
@@ -316,8 +351,8 @@ impl Mounted {
             outside
         };
         let words = |seen: &Seen| {
-            let how = if seen.read_only { "read-only" } else { "writable" };
-            format!("{how} mount on {:?}", seen.mount_point)
+            let how = if seen.restrictions & MOUNT_ATTR_RDONLY != 0 { "read-only " } else { "" };
+            format!("{how}mount on {:?}", seen.mount_point)
         };
         if let Some(missing) = self.all.iter().find(|seen| !now.all.contains(seen)) {
             return Err(Error::Refused(format!("the {} has not come back", words(missing))));
@@ -334,7 +369,8 @@ impl Mounted {
     /// # Errors
     /// A bind mount that only one of the two has, or that is writable in one alone.
     pub fn check(&self, mounts: &[MountPlan]) -> Result<()> {
-        let binds: Vec<_> = mounts.iter().filter(|plan| matches!(plan.kind, Kind::Bind { .. })).collect();
+        let is_mounted = |plan: &&MountPlan| matches!(plan.kind, Kind::Bind { .. }) && !is_copied(plan);
+        let binds: Vec<_> = mounts.iter().filter(is_mounted).collect();
         for plan in &binds {
             let saved = self
                 .outside

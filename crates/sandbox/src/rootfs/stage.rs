@@ -115,19 +115,15 @@ impl Stage<'_> {
     }
 
     fn clone_bind(&self, destination: &Path) -> Result<(OwnedFd, &MountPlan)> {
-        let plans = self.plan.mounts.iter().enumerate();
-        let mut found = plans.filter(|(_, plan)| plan.destination == destination);
-        let found = found.find_map(|(index, plan)| match &plan.kind {
-            Kind::Bind { source, recursion, symlinks } => Some((index, plan, source, *recursion, *symlinks)),
-            _ => None,
-        });
-        let (index, plan, source, recursion, symlinks) =
-            found.ok_or_else(|| Error::Refused("not in the configuration".into()))?;
+        let mut plans = self.plan.mounts.iter().enumerate();
+        let found = plans.find(|(_, plan)| plan.destination == destination && matches!(plan.kind, Kind::Bind { .. }));
+        let (index, plan) = found.ok_or_else(|| Error::Refused("not in the configuration".into()))?;
         let tree = match (&plan.idmap, self.sources.get(index)) {
-            (Some(_), Some(Some(mapped))) => mapped.try_clone().call(|| "dup")?,
+            (Some(_), Some(Some(mapped))) => Some(mapped.try_clone().call(|| "dup")?),
             (Some(_), _) => return Err(Error::Refused("its ids are not mapped".into())),
-            (None, _) => bind::clone_with(source, recursion, symlinks)?,
+            (None, _) => bind::clone_source(plan)?,
         };
+        let tree = tree.ok_or_else(|| Error::Refused("not a bind mount".into()))?;
         Ok((tree, plan))
     }
 }
