@@ -235,9 +235,9 @@ fn cgroup2_containers_come_back() {
         let container = runtime.container(&bundle);
         run(&container);
         wait_for_count(&container, 1);
-        let before = container.shell("ls /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.procs | wc -l");
+        let before = container.shell("ls /sys/fs/cgroup; grep -x 1 /sys/fs/cgroup/cgroup.procs");
         Saved::new(&runtime, &container, criu).there_and_back(&[], &[]);
-        assert_eq!(container.shell("ls /sys/fs/cgroup; cat /sys/fs/cgroup/cgroup.procs | wc -l"), before);
+        assert_eq!(container.shell("ls /sys/fs/cgroup; grep -x 1 /sys/fs/cgroup/cgroup.procs"), before);
         container.call("pause", &[]).ok();
         container.is("paused");
         container.call("resume", &[]).ok();

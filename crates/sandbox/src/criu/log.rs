@@ -37,8 +37,8 @@ mod tests {
     fn the_first_errors_are_quoted_once_each_without_time_and_place() {
         let text = "(00.000029) Version: 4.2.1\n(00.1) Error (criu/u.c:9): rlimit: Can't setup RLIMIT_NOFILE for self: no\n(00.1) Error (criu/a.c:1): sk unix: Can't dump\n(00.1)     42: Error (criu/b.c:2): two\n\
                     (00.1) Warn  (criu/c.c:1): no\n(00.1) Error (criu/a.c:1): sk unix: Can't dump\n(00.2) Error (criu/d.c:4): three: 3\n\
-                    (00.2) Error (criu/e.c:5): four\n";
-        assert_eq!(quote(text).unwrap(), "sk unix: Can't dump; two; three: 3");
+                    (00.2) Error (criu/e.c:5): four\n(00.2) Error (criu/f.c:6): five\n(00.2) Error (criu/g.c:7): six\n";
+        assert_eq!(quote(text).unwrap(), "sk unix: Can't dump; two; three: 3; four; five");
         assert_eq!(quote("(00.1) Warn  (criu/c.c:1): no\n"), None);
         assert_eq!(quote("Error ("), None);
     }
