@@ -19,7 +19,7 @@ use crate::legacy::{self, Stop};
 use crate::report::Failure;
 
 pub(crate) use bundle::{Check, Features, Spec};
-pub(crate) use checkpoint::{Checkpoint, Restore};
+pub(crate) use checkpoint::{Checkpoint, Criu, Restore};
 pub(crate) use control::{Delete, Kill, Pause, Resume, Start, State};
 pub(crate) use create::{Container, Create, Run};
 pub(crate) use exec::Exec;

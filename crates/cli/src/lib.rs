@@ -35,6 +35,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// For fuzzing: whether a command line, without the program's name, is one.
+#[cfg(fuzzing)]
+pub fn understands<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+    args::parse(std::iter::once("tare").chain(words).map(Into::into).collect()).is_ok()
+}
+
 fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Failure> {
     let (global, verb) = match args::parse(argv)? {
         Invocation::Text(text) => {

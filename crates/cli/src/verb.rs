@@ -7,6 +7,7 @@ use crate::report::{self, Cause, Failure};
 use crate::{activation, signal};
 
 mod check;
+mod criu;
 mod events;
 mod exec;
 mod list;
@@ -57,7 +58,7 @@ impl Verb {
     /// Whether programs of the host are executed though no container is entered: hooks, ps(1), CRIU. They get no descriptor of our
     /// caller's either.
     pub(crate) fn executes_others(&self) -> bool {
-        matches!(self, Self::Start(_) | Self::Delete(_) | Self::Ps(_))
+        matches!(self, Self::Start(_) | Self::Delete(_) | Self::Ps(_) | Self::Checkpoint(_) | Self::Restore(_))
     }
 
     fn id(&self) -> Option<&str> {
@@ -88,9 +89,6 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
         Verb::Spec(spec) => return Ok(spec::write(spec).map(|()| 0)?),
         Verb::Features(_) => return Ok(features().map(|()| 0)?),
         Verb::Check(check) => return check::write(global, check),
-        Verb::Checkpoint(_) | Verb::Restore(_) => {
-            return Err("not supported by this version of tare".into());
-        }
         _ => global.runtime()?,
     };
     let done = match verb {
@@ -121,8 +119,13 @@ fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
             let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
             return code(runtime.run(&run.container.id, &run.container.options(), options));
         }
+        Verb::Checkpoint(checkpoint) => runtime.checkpoint(&checkpoint.id, &checkpoint.options()?),
+        Verb::Restore(restore) => {
+            let run = RunOptions { detach: restore.detach, keep: false, no_subreaper: restore.no_subreaper };
+            return code(runtime.restore(&restore.id, &restore.create_options(), run, &restore.options()?));
+        }
         Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
-        Verb::Spec(_) | Verb::Features(_) | Verb::Check(_) | Verb::Checkpoint(_) | Verb::Restore(_) => Ok(()),
+        Verb::Spec(_) | Verb::Features(_) | Verb::Check(_) => Ok(()),
     };
     Ok(done.map(|()| 0)?)
 }

@@ -41,12 +41,20 @@ pub fn take(ptmx: &OwnedFd, peer: &OwnedFd, receiver: BorrowedFd<'_>, size: Opti
         let size = tty::Size { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         tty::set_size(ptmx.as_fd(), size).call(|| "ioctl(TIOCSWINSZ)").during(|| "process.consoleSize")?;
     }
-    sys::socket::send_fd(receiver, NAME, ptmx.as_fd()).call(|| "sendmsg(console socket)")?;
+    hand_over(receiver, ptmx.as_fd())?;
     tty::set_controlling(peer.as_fd()).call(|| "ioctl(TIOCSCTTY)")?;
     for number in 0..3 {
         sys::fd::become_stdio(peer, number).call(|| format!("dup2(console, {number})"))?;
     }
     Ok(())
+}
+
+/// Sends the master side of a terminal away.
+///
+/// # Errors
+/// Nobody takes it.
+pub fn hand_over(receiver: BorrowedFd<'_>, ptmx: BorrowedFd<'_>) -> Result<()> {
+    sys::socket::send_fd(receiver, NAME, ptmx).call(|| "sendmsg(console socket)")
 }
 
 /// Receives the terminal that a stage sent.

@@ -1,5 +1,6 @@
 //! What a caller can ask for: one short function per verb.
 
+mod checkpoint;
 mod control;
 mod create;
 mod delete;
@@ -7,6 +8,7 @@ mod events;
 mod exec;
 mod inspect;
 mod mounts;
+mod restore;
 mod start;
 mod update;
 
@@ -17,7 +19,9 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::Process;
 use serde::Serialize;
 
+pub use self::checkpoint::{CgroupMode, CheckpointOptions, CriuOptions, NetworkLock};
 pub use self::events::{Happening, Usage, Watch};
+pub use self::restore::RestoreOptions;
 pub use self::update::Update;
 use crate::cgroup::Driver;
 use crate::store::Store;

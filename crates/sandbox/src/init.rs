@@ -19,7 +19,7 @@
 //!  write timens_offsets                               │ time
 //!      ───────── Proceed ────▶                        ┘ offsets
 //!                              clone3(CLONE_PARENT) ────────▶ session, keyring, loopback, sysctl
-//!      ◀──────── Init(pid) ─── exit
+//!                              exit
 //!      ◀─────────────────────── MoveDevices ───────────────── (waits)         ┐ only with
 //!  move network devices                                                       │ netDevices
 //!      ───────────────────────── Proceed ───────────────────▶                 ┘

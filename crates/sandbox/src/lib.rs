@@ -8,6 +8,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod console;
 pub mod container;
+pub mod criu;
 pub mod error;
 mod family;
 pub mod foreground;

@@ -33,16 +33,21 @@ mod idmap;
 mod live;
 mod mask;
 mod mount;
+mod mountinfo;
 mod pivot;
+mod saved;
+mod stage;
 mod tree;
 
 pub use callers::CallersRoot;
-pub use device::{HowDevices, open_own_ptmx};
-pub use idmap::clone_sources;
+pub use device::{HowDevices, bound_devices, open_own_ptmx};
+pub use idmap::{clone_mapped_sources, clone_sources};
 pub use live::{Change, change};
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
+pub use saved::{Expected, Mounted, Outside, Place, Seen, Source, look};
+pub use stage::Stage;
 
 /// Whose mount namespace the root is attached in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

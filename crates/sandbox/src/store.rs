@@ -6,6 +6,7 @@
 //! | `config.json` | once: the configuration as it was then | create |
 //! | `exec.fifo` | made by create; removed when the program runs | create, start |
 //! | `notify/` | the socket of a container that tells when it is ready | create, start |
+//! | `criu/` | empty: where CRIU alone sees mounts while it restores | restore |
 //! | `init` | once: pid and start time of init | create |
 //! | `updates.json` | by each update: what all of them together have asked for | update |
 //! | `updates.lock` | never: updates take turns by it | update |
@@ -14,23 +15,25 @@
 //! killed at any point leaves what `delete --force` can remove. What a container is doing is not written down but asked
 //! of the kernel. The lock is flock(2) on the directory: the kernel drops it with its holder.
 
+mod init;
 mod update;
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+pub use self::init::Init;
 pub use self::update::Updating;
 
 use crate::cgroup;
@@ -79,15 +82,6 @@ pub struct RecordedHooks {
     pub poststop: bool,
 }
 
-/// `init`: which process is the container's. The start time makes it exact: pids are used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Init {
-    /// The pid on the host.
-    pub pid: Pid,
-    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot.
-    pub start_time: u64,
-}
-
 /// The directory of all containers.
 #[derive(Debug)]
 pub struct Store {
@@ -97,15 +91,14 @@ pub struct Store {
 /// The directory of one container, open.
 #[derive(Debug)]
 pub struct Entry {
-    dir: OwnedFd,
+    dir: File,
     path: PathBuf,
 }
 
-/// An entry under its lock.
+/// An entry under its lock, which goes with the descriptor.
 #[derive(Debug)]
 pub struct Locked {
     entry: Entry,
-    _lock: Flock<File>,
 }
 
 impl std::ops::Deref for Locked {
@@ -162,7 +155,11 @@ impl Store {
             Ok(locked) => Ok(locked),
             // Between our mkdir and our lock somebody deleted the directory: it was there without a state.
             Err(Error::NotExist) => Err(Error::Refused("the container was deleted while it was being created".into())),
-            Err(error) => Err(error),
+            Err(error) => {
+                // Empty, or no longer ours alone.
+                let _left_to_delete = std::fs::remove_dir(&path);
+                Err(error)
+            }
         }
     }
 
@@ -175,7 +172,7 @@ impl Store {
         let path = self.root.join(id);
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         match openat(nix::fcntl::AT_FDCWD, &path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Entry { dir, path }),
+            Ok(dir) => Ok(Entry { dir: dir.into(), path }),
             Err(Errno::ENOENT) => Err(Error::NotExist),
             Err(errno) => Err(Error::call(format!("open({path:?})"), errno)),
         }
@@ -217,19 +214,22 @@ impl Entry {
     /// # Errors
     /// Another command holds it past `deadline`; [`Error::NotExist`] when that command deleted the container.
     pub fn lock(self, deadline: Instant) -> Result<Locked> {
-        let dir = self.dir.try_clone().call(|| "dup()")?;
-        let lock = lock_by(File::from(dir), &self.path, deadline)?;
+        lock_by(&self.dir, &self.path, deadline)?;
         // The holder before us may have removed the directory.
         if fstat(&self.dir).call(|| format!("fstat({:?})", self.path))?.st_nlink == 0 {
             return Err(Error::NotExist);
         }
-        Ok(Locked { entry: self, _lock: lock })
+        Ok(Locked { entry: self })
     }
 
     /// Whether no command holds the lock now.
     pub fn is_unlocked(&self) -> bool {
-        let Ok(dir) = self.dir.try_clone() else { return false };
-        Flock::lock(File::from(dir), FlockArg::LockSharedNonblock).is_ok()
+        let unlocked = self.dir.try_lock_shared().is_ok();
+        if unlocked {
+            // Fails for no reason, and would only last until the entry goes.
+            let _released = self.dir.unlock();
+        }
+        unlocked
     }
 
     /// The directory.
@@ -259,14 +259,8 @@ impl Entry {
     /// A file that is not what create wrote.
     pub fn init(&self) -> Result<Option<Init>> {
         let Some(bytes) = self.read("init")? else { return Ok(None) };
-        let parse = || {
-            let (pid, start_time) = std::str::from_utf8(&bytes).ok()?.split_once(' ')?;
-            let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
-            Some(Init { pid: Pid::from_raw(pid), start_time: start_time.parse().ok()? })
-        };
-        parse()
-            .map(Some)
-            .ok_or_else(|| Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init"))))
+        let malformed = || Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init")));
+        Init::parse(&bytes).map(Some).ok_or_else(malformed)
     }
 
     /// Reads the configuration as it was at create.
@@ -307,20 +301,19 @@ impl Entry {
 }
 
 /// flock(2), for as long as it takes.
-fn lock_by(mut file: File, path: &Path, deadline: Instant) -> Result<Flock<File>> {
+fn lock_by(file: &File, path: &Path, deadline: Instant) -> Result<()> {
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
-                file = back;
-                // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
-                // commands on one container seldom meet.
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
+            // commands on one container seldom meet.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            Err((_, Errno::EWOULDBLOCK)) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(Error::Refused(format!("{path:?} is locked: another command is at work on it")));
             }
-            Err((_, errno)) => return Err(Error::call(format!("flock({path:?})"), errno)),
+            Err(TryLockError::Error(error)) => return Err(error).call(|| format!("flock({path:?})")),
         }
     }
 }
@@ -347,7 +340,7 @@ impl Locked {
     /// # Errors
     /// The call that failed.
     pub fn write_init(&self, init: Init) -> Result<()> {
-        self.entry.write("init", format!("{} {}", init.pid, init.start_time).as_bytes())
+        self.entry.write("init", init.to_string().as_bytes())
     }
 
     /// Removes the directory with all that is in it. From then on the name is free.
@@ -361,80 +354,21 @@ impl Locked {
             let name = name.call(|| format!("getdents64({path:?})"))?.file_name();
             match unlinkat(&self.entry.dir, Path::new(&name), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
-                // The one directory in it: with the socket.
+                // With the socket.
                 Err(Errno::EISDIR) if name == crate::notify::DIRECTORY => {
                     let directory = path.join(&name);
                     std::fs::remove_dir_all(&directory).call(|| format!("unlink({directory:?})"))?;
+                }
+                // Empty: what was mounted on it went with CRIU.
+                Err(Errno::EISDIR) if name == crate::criu::DIRECTORY => {
+                    let directory = path.join(&name);
+                    std::fs::remove_dir(&directory).call(|| format!("rmdir({directory:?})"))?;
                 }
                 Err(errno) => return Err(Error::call(format!("unlink({:?})", path.join(&name)), errno)),
             }
         }
         std::fs::remove_dir(&path).call(|| format!("rmdir({path:?})"))
     }
-}
-
-impl Init {
-    /// The record of a process that exists, which the caller knows not to be reaped meanwhile.
-    ///
-    /// # Errors
-    /// No such process.
-    pub fn of(pid: Pid) -> Result<Self> {
-        match process_stat(pid)? {
-            Some(stat) => Ok(Self { pid, start_time: stat.start_time }),
-            None => Err(Error::call(format!("open(\"/proc/{pid}/stat\")"), Errno::ENOENT)),
-        }
-    }
-
-    /// Whether the process still runs: it exists, it is this one, and it is not a zombie.
-    ///
-    /// # Errors
-    /// procfs cannot be read.
-    pub fn is_alive(self) -> Result<bool> {
-        Ok(process_stat(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time && !stat.ended))
-    }
-
-    /// A handle on the process, if it still is this one.
-    ///
-    /// # Errors
-    /// [`Error::NotRunning`].
-    pub fn open(self) -> Result<OwnedFd> {
-        let pidfd = match crate::sys::pidfd::pidfd_open(self.pid) {
-            Err(Errno::ESRCH) => return Err(Error::NotRunning),
-            opened => opened.call(|| format!("pidfd_open({})", self.pid))?,
-        };
-        // Looked at after the handle was taken: what it says is true of the handle's process.
-        if self.is_alive()? { Ok(pidfd) } else { Err(Error::NotRunning) }
-    }
-}
-
-struct ProcessStat {
-    start_time: u64,
-    ended: bool,
-}
-
-/// Reads `/proc/<pid>/stat`, proc_pid_stat(5); None when there is no such process.
-fn process_stat(pid: Pid) -> Result<Option<ProcessStat>> {
-    let path = format!("/proc/{pid}/stat");
-    let mut text = [0; 1024];
-    let length = match std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .and_then(|mut file| file.read(&mut text))
-    {
-        Ok(length) => length,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        Err(error) => return Err(error).call(|| format!("read({path:?})")),
-    };
-    parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::Refused(format!("{path:?}: unexpected text")))
-}
-
-/// The state letter and field 22. The second field, the command's name, may contain anything but ends with the last `)`.
-fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
-    let name_end = text.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = std::str::from_utf8(text.get(name_end + 2..)?).ok()?.split(' ');
-    let ended = matches!(fields.next()?, "Z" | "X");
-    Some(ProcessStat { start_time: fields.nth(18)?.trim_end().parse().ok()?, ended })
 }
 
 /// Removes what is at `path` in `dir`, if it is there.
@@ -538,14 +472,6 @@ mod tests {
         assert!(own.is_alive().unwrap());
         assert!(!Init { start_time: own.start_time + 1, ..own }.is_alive().unwrap());
         std::fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn the_name_of_a_process_cannot_forge_its_start_time() {
-        let text = b"7 (a) Z 1 (b)) R 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
-        let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.start_time, stat.ended), (4711, false));
-        assert!(parse_stat(b"7 (a").is_none() && parse_stat(b"").is_none());
     }
 
     #[test]

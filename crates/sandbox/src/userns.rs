@@ -88,7 +88,8 @@ pub fn is_inside() -> bool {
 /// The call that failed; the map that the kernel refuses.
 pub fn with_mappings(proof: SingleThreaded, maps: &IdMappings) -> Result<OwnedFd> {
     let (wait, word) = pipe2(OFlag::O_CLOEXEC).call(|| "pipe2()")?;
-    let side = clone3(proof, libc::CLONE_NEWUSER, None).map_err(|errno| refused("clone3(CLONE_NEWUSER)", errno))?;
+    let side =
+        clone3(proof, libc::CLONE_NEWUSER, None, None).map_err(|errno| refused("clone3(CLONE_NEWUSER)", errno))?;
     let Side::Parent(child) = side else {
         drop(word);
         // Ends without a byte, or is interrupted: there is nothing left to do either way.

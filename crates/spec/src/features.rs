@@ -16,7 +16,9 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -69,6 +71,7 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -172,9 +175,10 @@ fn build() -> Result<Features, oci_spec::OciSpecError> {
         .hooks(strings(HOOKS))
         .mount_options(strings(MOUNT_OPTIONS))
         .linux(linux)
-        // No annotation changes what is done.
-        // A property of the unit is what systemd takes it for.
-        .potentially_unsafe_config_annotations(vec!["org.systemd.property.".to_owned()])
+        // The name is runc's, which clients look for.
+        .annotations([("org.opencontainers.runc.checkpoint.enabled".to_owned(), "true".to_owned())])
+        // A property of the unit is what systemd takes it for; a configuration file of CRIU's can name programs.
+        .potentially_unsafe_config_annotations(strings(&["org.systemd.property.", "org.criu.config"]))
         .build()
 }
 

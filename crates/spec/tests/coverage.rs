@@ -78,9 +78,6 @@ fn every_field_has_one_row_and_every_row_a_field() {
 fn every_module_and_every_test_that_is_named_exists() {
     for row in rows() {
         let field = &row.field;
-        if row.state == "as above" {
-            continue;
-        }
         assert!(!row.module.is_empty() && !row.tests.is_empty() && !row.kernel.is_empty(), "{field}: an empty cell");
         for module in &row.module {
             assert!(file_of(module).is_file(), "{field}: no module {module}");
@@ -92,26 +89,11 @@ fn every_module_and_every_test_that_is_named_exists() {
     assert!(!has_test("e2e/mounts::no_such_test") && !has_test("e2e/nothing::x"));
 }
 
-/// The states of the fields that have one of their own.
-fn states() -> BTreeMap<String, String> {
-    rows().into_iter().filter(|row| row.state != "as above").map(|row| (row.field, row.state)).collect()
-}
-
 #[test]
 fn every_field_is_done_or_says_why_not() {
-    let states = states();
-    for (field, state) in &states {
+    for Row { field, state, .. } in &rows() {
         let known = state == "done" || state == "for another platform" || state.starts_with("ignored with a warning: ");
         assert!(known, "{field}: {state:?} is no state");
-    }
-}
-
-#[test]
-fn a_part_follows_its_whole() {
-    let states = states();
-    for row in rows().iter().filter(|row| row.state == "as above") {
-        let whole = states.keys().any(|field| row.field.starts_with(&format!("{field}/")));
-        assert!(whole, "{}: as above what?", row.field);
     }
 }
 

@@ -86,17 +86,18 @@ impl Runtime {
     }
 
     /// The same, with a pure cgroup2 in place of the host's cgroup mounts: each command runs in a mount namespace of
-    /// its own that has it on /sys/fs/cgroup.
+    /// its own that has it on /sys/fs/cgroup. A host of v2 has it there, and mount(2) refuses it a second time.
     #[must_use]
     pub fn on_cgroup2(mut self) -> Self {
-        self.cgroup2 = true;
+        self.cgroup2 = host::cgroup_mode() != host::CgroupMode::V2;
         self
     }
 
     /// The same, run by an ordinary user: no privileges, no groups, nothing in the environment that is root's. Bundles
-    /// have to be that user's too, see [`Bundle::owned_by`].
+    /// have to be that user's too, see [`Bundle::owned_by`]. The user has not logged in, so no systemd is theirs.
     #[must_use]
     pub fn as_user(mut self, uid: u32) -> Self {
+        self.systemd = false;
         std::os::unix::fs::chown(self.dir.path(), Some(uid), Some(uid)).unwrap();
         self.user = Some(uid);
         self

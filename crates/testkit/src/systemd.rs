@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub enum Conduct {
     JobsFail,
     /// A unit that failed is there under every name, until it is reset.
     FailedBefore,
+    /// No unit is changed.
+    NothingChanges,
 }
 
 /// A unit that was started.
@@ -121,7 +124,8 @@ impl Manager {
         properties: Vec<(String, OwnedValue)>,
     ) -> Result<(), Refusal> {
         let mut units = self.units.lock().unwrap();
-        let unit = units.get_mut(name).ok_or_else(|| Refusal::NoSuchUnit(format!("Unit {name} not loaded.")))?;
+        let unit = units.get_mut(name).filter(|_| self.conduct != Conduct::NothingChanges);
+        let unit = unit.ok_or_else(|| Refusal::NoSuchUnit(format!("Unit {name} not loaded.")))?;
         unit.properties.extend(properties.into_iter().map(|(key, value)| (key, value.to_string())));
         Ok(())
     }
@@ -180,7 +184,8 @@ impl FakeSystemd {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        wait_until("the bus is there", || Path::new(&socket).exists());
+        // The socket has its name before it takes connections.
+        wait_until("the bus is there", || UnixStream::connect(&socket).is_ok());
         let units = Units::default();
         let manager = Manager { conduct, units: units.clone(), reset: false, jobs: 0 };
         let connect = || connection::Builder::address(address.as_str()).unwrap().method_timeout(DEADLINE);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Save a container with CRIU (not supported yet)
+/// Save a container with CRIU; it ends there unless told otherwise
 #[derive(Debug, Args)]
 pub(crate) struct Checkpoint {
     /// The container's name
@@ -34,7 +34,7 @@ pub(crate) struct Checkpoint {
     pub(crate) pre_dump: bool,
 }
 
-/// Bring a saved container back with CRIU (not supported yet)
+/// Bring a saved container back with CRIU
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
     /// The container's name
@@ -73,10 +73,10 @@ pub(crate) struct Restore {
 /// What checkpoint and restore share.
 #[derive(Debug, Args)]
 pub(crate) struct Criu {
-    /// Where the images are
+    /// Where the images are [default: checkpoint in the working directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) image_path: Option<PathBuf>,
-    /// Where CRIU works and logs
+    /// Where CRIU works and logs [default: the image path]
     #[arg(long, value_name = "DIR")]
     pub(crate) work_path: Option<PathBuf>,
     /// Include open TCP connections

@@ -1,6 +1,7 @@
 //! events: statistics in runc's shape, and what happens to a container.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tare_testkit::host::{self, CgroupMode};
@@ -246,6 +247,12 @@ fn events_tells_that_init_was_killed_for_memory_before_it_ends() {
         .resource("memory", json!({"limit": 32 << 20, "swap": 32 << 20}));
     let container = runtime.container(&bundle);
     container.up();
+    // systemd removes the cgroup with all that it counted once it is empty, which may be too soon for anybody else.
+    let mut stays = runtime.uses_systemd().then(|| Command::new("sleep").arg("1000").spawn().unwrap());
+    if let Some(stays) = &stays {
+        let memory = if host::cgroup_mode() == CgroupMode::V2 { "" } else { "memory" };
+        std::fs::write(container.cgroup(memory).join("cgroup.procs"), stays.id().to_string()).unwrap();
+    }
     let events = watch(&container, "50ms");
     wait_until("it watches", || count(&events, "stats") >= 1);
     touch(&bundle, "go");
@@ -253,6 +260,10 @@ fn events_tells_that_init_was_killed_for_memory_before_it_ends() {
     let ooms = output.lines().iter().filter(|line| line.contains("\"oom\"")).count();
     assert_eq!(ooms, 1, "among {} lines", output.lines().len());
     container.wait_for("stopped");
+    container.delete().ok();
+    if let Some(stays) = &mut stays {
+        stays.wait().unwrap();
+    }
 }
 
 fn touch(bundle: &Bundle, name: &str) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde_json::json;
 use tare_testkit::{Bundle, Kind, TempDir, known, wait_until};
 
 use crate::runtime;
@@ -180,6 +181,22 @@ fn who_makes_cgroups_can_be_named() {
         assert!(!output.stdout.contains(&id), "{output}");
     }
     run(&["--cgroup-manager", "runit"], &runtime.id("c")).fails(&[]);
+}
+
+/// Nothing is limited, not even late: 0 and 1 are written once init is there.
+#[test]
+fn without_a_cgroup_any_limit_of_processes_is_none() {
+    let runtime = runtime();
+    known!(runtime, Runc: "has no --cgroup-manager");
+    for limit in [0, 1, 2] {
+        let bundle = Bundle::script("for i in 1 2 3; do sleep 0.1 & done; wait; cat /proc/self/cgroup")
+            .resource("pids", json!({"limit": limit}));
+        bundle.write();
+        let id = runtime.id("c");
+        let run = runtime.raw().args(["--cgroup-manager", "disabled", "run", "--bundle"]);
+        let output = run.arg(bundle.path()).arg(&id).run().ok();
+        assert!(!output.stdout.is_empty() && !output.stdout.contains(&id), "{output}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Hooks: when, where, with what, and what their failure does.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, Kind, TempDir, host, known, wait_until};
+use tare_testkit::{Bundle, Kind, TempDir, deadline, host, known, wait_until};
 
 use crate::runtime;
 
@@ -178,13 +178,13 @@ fn several_hooks_of_a_stage_run_one_after_another() {
 #[test]
 fn a_hook_over_its_time_is_killed_and_create_fails() {
     let runtime = runtime();
-    let hook = json!({"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1});
+    let hook = json!({"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1});
     for stage in ["prestart", "createRuntime", "createContainer"] {
         let bundle = Bundle::new().hook(stage, hook.clone());
         let container = runtime.container(&bundle);
         let begun = Instant::now();
         container.create().fails(&[]);
-        assert!(begun.elapsed() < Duration::from_secs(20), "{stage}");
+        assert!(begun.elapsed() < deadline(), "{stage}");
         container.is("none");
     }
 }
@@ -196,10 +196,10 @@ fn a_hook_that_leaves_a_child_behind_does_not_hold_the_runtime() {
     known!(runtime, Runc: "waits for the child (security.md 3)", Crun: "waits for it, as its subreaper");
     let dir = TempDir::new("hooks");
     let pid_file = dir.join("pid");
-    let bundle = Bundle::new().hook_script("createRuntime", &format!("sleep 300 & echo $! > {}", pid_file.display()));
+    let bundle = Bundle::new().hook_script("createRuntime", &format!("sleep 1000 & echo $! > {}", pid_file.display()));
     let begun = Instant::now();
     runtime.run(&bundle).ok();
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(begun.elapsed() < deadline());
     let child: i32 = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
     if host::is_alive(child) {
         let child = rustix::process::Pid::from_raw(child).unwrap();

@@ -6,7 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tare_testkit::{Bundle, Container, Output, TempDir, known};
 
-use crate::runtime;
+/// The runtime, if it has the verb.
+macro_rules! with_mounts {
+    () => {{
+        let runtime = crate::runtime();
+        known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+        runtime
+    }};
+}
 
 /// `mounts ACTION ID FILE`, with the file in `dir`.
 fn mounts(container: &Container<'_>, dir: &TempDir, action: &str, document: &Value) -> Output {
@@ -30,8 +37,7 @@ fn source() -> (TempDir, PathBuf) {
 
 #[test]
 fn mounts_are_added_and_removed_while_the_container_runs() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
@@ -63,8 +69,7 @@ fn mounts_are_added_and_removed_while_the_container_runs() {
 
 #[test]
 fn mounts_are_added_in_a_user_namespace() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let bundle = Bundle::sleeper().user_namespace(100_000, 65536);
     std::os::unix::fs::chown(bundle.rootfs(), Some(100_000), Some(100_000)).unwrap();
@@ -85,8 +90,7 @@ fn mounts_are_added_in_a_user_namespace() {
 
 #[test]
 fn a_created_or_paused_container_takes_mounts_and_a_stopped_one_does_not() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let bundle = Bundle::script("trap 'exit 0' TERM; cat /made/file; sleep 1000 & wait");
     let container = runtime.container(&bundle);
@@ -109,8 +113,7 @@ fn a_created_or_paused_container_takes_mounts_and_a_stopped_one_does_not() {
 /// The container's links lead no mount to the host.
 #[test]
 fn links_of_the_container_stay_inside() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let outside = TempDir::new("outside");
     let bundle = Bundle::sleeper();
@@ -136,8 +139,7 @@ fn links_of_the_container_stay_inside() {
 
 #[test]
 fn of_several_mounts_all_are_added_or_none() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
@@ -163,8 +165,7 @@ fn of_several_mounts_all_are_added_or_none() {
 
 #[test]
 fn without_a_mount_namespace_of_its_own_the_hosts_mounts_are_left_alone() {
-    let runtime = runtime();
-    known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
+    let runtime = with_mounts!();
     let (dir, data) = source();
     let bundle = Bundle::sleeper().without_namespace("mount").edit(|config| {
         config["mounts"] = json!([]);

@@ -8,12 +8,16 @@
 
 mod activation;
 mod advisories;
+mod apparmor;
 mod attributes;
 mod bad_input;
 mod callers;
 mod cgroup2;
 mod cgroups;
 mod check;
+mod checkpoint;
+mod checkpoint_flags;
+mod checkpoint_mounts;
 mod device;
 mod diagnose;
 mod errors;
@@ -28,6 +32,7 @@ mod lifecycle;
 mod limits;
 mod live_mounts;
 mod mount_host;
+mod mount_links;
 mod mount_options;
 mod mountinfo;
 mod mounts;

@@ -9,10 +9,13 @@ const RUNC: &str = "1.1.5 leaves its mounts on the host";
 const CRUN: &str = "1.8.1 makes a mount namespace all the same";
 
 /// Everything happens in a mount namespace that stands for the host's: what a failure leaves there goes with it. Its mounts
-/// are shared with another one, as systemd has it. `before` and `after` are its mounts; `$T` is the runtime with its `--root`.
-fn on_host(script: &str) -> String {
-    let compare =
-        "shot() { cut -d\" \" -f3-6 /proc/self/mountinfo; }; T=\"$1 $2 $3\"; mount --make-rshared /; before=$(shot)";
+/// are shared with another one, as systemd has it. `before` and `after` are its mounts, without those of other tests, which
+/// come in a copy and go with the directories below them; `$T` is the runtime with its `--root`.
+fn on_host(runtime: &Runtime, bundle: &Bundle, script: &str) -> String {
+    let (own, all) = (bundle.path().display(), bundle.path().parent().unwrap().display());
+    let shot =
+        format!("sed \"\\,{all}/,{{\\,{own}/,b; /{}/!d}}\" /proc/self/mountinfo | cut -d\" \" -f3-6", runtime.tag());
+    let compare = format!("shot() {{ {shot}; }}; T=\"$1 $2 $3\"; mount --make-rshared /; before=$(shot)");
     let host = format!("{compare}; {script}; after=$(shot); [ \"$before\" = \"$after\" ] || {{ echo LEFT; shot; }}");
     format!("exec unshare --mount --propagation private sh -c '{host}' sh \"$@\"")
 }
@@ -26,7 +29,7 @@ fn bundle(script: &str) -> Bundle {
 
 fn run(runtime: &Runtime, bundle: &Bundle, verb: &str, script: &str) -> tare_testkit::Output {
     let container = runtime.container(bundle);
-    let script = on_host(&script.replace("ID", container.id()));
+    let script = on_host(runtime, bundle, &script.replace("ID", container.id()));
     container.verb(verb).arg(container.id()).through_shell(&script).run()
 }
 

@@ -426,3 +426,26 @@ fn set_mode(bundle: &Bundle, path: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(bundle.rootfs().join(path), fs::Permissions::from_mode(mode)).unwrap();
 }
+
+#[test]
+fn rlimits_may_be_above_the_callers_in_a_user_namespace_too() {
+    let runtime = runtime();
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    let may_raise = u64::from_str_radix(effective, 16).unwrap() & SYS_RESOURCE != 0;
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 700, "hard": 800}]);
+    for bundle in [Bundle::new(), Bundle::new().user_namespace(100_000, 65_536)] {
+        let bundle = bundle.args(["sh", "-c", "ulimit -n; ulimit -Hn"]).set("/process/rlimits", limits.clone());
+        let container = runtime.container(&bundle);
+        let run = container.verb("run").arg(container.id()).through_shell("ulimit -n 500; exec \"$@\"").run();
+        if may_raise {
+            assert_eq!(run.ok().lines(), ["700", "800"]);
+        } else {
+            assert!(!run.success() && run.stdout.is_empty(), "{run}");
+            if runtime.is_tare() {
+                run.fails(&["process.rlimits: prlimit(RLIMIT_NOFILE, soft 700, hard 800): operation not permitted"]);
+            }
+        }
+    }
+}

@@ -185,6 +185,13 @@ fn no_pivot_gives_the_same_root() {
     let output = container.call("run", &["--no-pivot"]).ok();
     assert_eq!(output.lines()[..2], ["mine", "/../marker"]);
     assert_eq!(output.lines()[3], "tare-test");
+
+    let bundle = Bundle::script("{ cat /marker; ls -d /../marker; } > /seen").file("marker", "mine\n");
+    let container = runtime.container(&bundle);
+    container.call("create", &["--no-pivot"]).ok();
+    container.start().ok();
+    container.wait_for("stopped");
+    assert_eq!(std::fs::read_to_string(bundle.rootfs().join("seen")).unwrap(), "mine\n/../marker\n");
 }
 
 #[test]

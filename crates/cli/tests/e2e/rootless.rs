@@ -278,7 +278,7 @@ fn a_pod_shares_its_namespaces() {
 #[test]
 fn exec_enters_a_container_that_waits_for_start() {
     let runtime = as_user();
-    known!(runtime, Crun: "1.8.1 fails here, seen; the cause was not looked into");
+    known!(runtime, Crun: "1.8.1 keeps init not dumpable until exec: the user's other processes may not look at it");
     let bundle = sleeper();
     let container = runtime.container(&bundle);
     container.create().ok();
@@ -290,7 +290,7 @@ fn exec_enters_a_container_that_waits_for_start() {
 #[test]
 fn hooks_may_open_the_namespaces_of_the_container() {
     let runtime = as_user();
-    known!(runtime, Crun: "1.8.1 fails here, seen; the cause was not looked into");
+    known!(runtime, Crun: "1.8.1 keeps init not dumpable until exec: the user's other processes may not look at it");
     let bundle = Bundle::new();
     let file = bundle.path().join("namespaces");
     let script = format!(

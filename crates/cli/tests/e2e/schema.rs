@@ -166,8 +166,8 @@ fn every_mount_option_that_is_announced_is_taken() {
         if matches!(option, "remount" | "mand" | "idmap" | "ridmap") {
             continue;
         }
-        let bind = matches!(option, "bind" | "rbind");
-        let (kind, source) = if bind { ("none", "/tmp") } else { ("tmpfs", "tmpfs") };
+        let bind = matches!(option, "bind" | "rbind" | "copy-symlink" | "src-nofollow" | "dest-nofollow");
+        let (kind, source) = if bind { ("bind", "/tmp") } else { ("tmpfs", "tmpfs") };
         let bundle = Bundle::new()
             .args(["/bin/true"])
             .mount(json!({"destination": "/mnt", "type": kind, "source": source, "options": [option]}));

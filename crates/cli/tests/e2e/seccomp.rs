@@ -119,6 +119,35 @@ fn a_rule_looks_at_arguments() {
 }
 
 #[test]
+fn each_operator_compares_as_it_is_named() {
+    let runtime = runtime();
+    let script = "trap '' 1 10 12 15; for signal in 1 10 12 15; do kill -$signal $$ 2>/dev/null || echo $signal; done";
+    for (op, value, two, refused) in [
+        ("SCMP_CMP_NE", 10, 0, "1 12 15"),
+        ("SCMP_CMP_LT", 12, 0, "1 10"),
+        ("SCMP_CMP_LE", 12, 0, "1 10 12"),
+        ("SCMP_CMP_EQ", 12, 0, "12"),
+        ("SCMP_CMP_GE", 12, 0, "12 15"),
+        ("SCMP_CMP_GT", 12, 0, "15"),
+        // The mask, and what is left under it: 10 and 15 have this bit.
+        ("SCMP_CMP_MASKED_EQ", 2, 2, "10 15"),
+    ] {
+        let args = json!([{"index": 1, "value": value, "valueTwo": two, "op": op}]);
+        let rules = json!([{"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": args}]);
+        let output = runtime.run(&profile(Bundle::script(script), rules));
+        assert_eq!(output.lines().join(" "), refused, "{op}: {output}");
+    }
+}
+
+#[test]
+fn the_default_errno_is_the_profiles() {
+    let runtime = runtime();
+    let bundle = docker(Bundle::script("mount -t tmpfs none /mnt || true"));
+    let output = runtime.run(&bundle.set("/linux/seccomp/defaultErrnoRet", json!(39))).ok();
+    assert!(output.stderr.contains("Directory not empty"), "{output}");
+}
+
+#[test]
 fn dockers_profile_runs_a_shell_and_refuses_mount() {
     let runtime = runtime();
     let capabilities = &["CAP_SYS_ADMIN", "CAP_CHOWN"];

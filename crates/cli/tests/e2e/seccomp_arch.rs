@@ -17,39 +17,39 @@ const BASE: u32 = 0x0040_0000;
 const PATH: &[u8] = b"/tmp/made\0";
 /// mkdir and exit of each convention.
 const X86: [u32; 2] = [39, 1];
-const X32: [u32; 2] = [1 << 30 | 83, 1 << 30 | 60];
+/// Ends as a program of 64 bits does, which every filter allows.
+const X32: [u32; 2] = [1 << 30 | 83, 60];
 const X86_64: [u32; 2] = [83, 60];
 
-/// `int $0x80`, arguments in ebx and ecx. Where the code lies says where the path does: right after it.
-fn int80(at: u32, [mkdir, exit]: [u32; 2]) -> Vec<u8> {
-    let code = |path: u32| {
-        let mut code = vec![0xb8]; // mov eax, mkdir
-        code.extend(mkdir.to_le_bytes());
-        code.push(0xbb); // mov ebx, path
-        code.extend(path.to_le_bytes());
-        code.push(0xb9); // mov ecx, mode
-        code.extend(0o755_u32.to_le_bytes());
-        code.extend([0xcd, 0x80, 0xf7, 0xd8, 0x89, 0xc3, 0xb8]); // int 0x80; neg eax; mov ebx, eax; mov eax, exit
-        code.extend(exit.to_le_bytes());
-        code.extend([0xcd, 0x80]);
-        code
-    };
-    let length = u32::try_from(code(0).len()).unwrap();
-    [code(at + length).as_slice(), PATH].concat()
+/// How a program calls the kernel.
+struct Entry {
+    /// `mov r32, imm32` for the first two arguments.
+    arguments: [u8; 2],
+    instruction: [u8; 2],
+    /// `mov r32, eax` for the first.
+    result_first: [u8; 2],
 }
 
-/// `syscall`, arguments in edi and esi. Exits in the convention of 64 bits, which every filter allows.
-fn syscall(at: u32, mkdir: u32) -> Vec<u8> {
+/// `int $0x80`, arguments in ebx and ecx.
+const INT80: Entry = Entry { arguments: [0xbb, 0xb9], instruction: [0xcd, 0x80], result_first: [0x89, 0xc3] };
+
+/// `syscall`, arguments in edi and esi.
+const SYSCALL: Entry = Entry { arguments: [0xbf, 0xbe], instruction: [0x0f, 0x05], result_first: [0x89, 0xc7] };
+
+/// Makes the directory and exits with the errno. Where the code lies says where the path does: right after it.
+fn code(at: u32, entry: &Entry, [mkdir, exit]: [u32; 2]) -> Vec<u8> {
+    const MOV_EAX: u8 = 0xb8;
+    const NEG_EAX: [u8; 2] = [0xf7, 0xd8];
     let code = |path: u32| {
-        let mut code = vec![0xb8]; // mov eax, mkdir
-        code.extend(mkdir.to_le_bytes());
-        code.push(0xbf); // mov edi, path
-        code.extend(path.to_le_bytes());
-        code.push(0xbe); // mov esi, mode
-        code.extend(0o755_u32.to_le_bytes());
-        code.extend([0x0f, 0x05, 0xf7, 0xd8, 0x89, 0xc7, 0xb8]); // syscall; neg eax; mov edi, eax; mov eax, exit
-        code.extend(X86_64[1].to_le_bytes());
-        code.extend([0x0f, 0x05]);
+        let mut code = Vec::new();
+        for (register, value) in [(MOV_EAX, mkdir), (entry.arguments[0], path), (entry.arguments[1], 0o755)] {
+            code.push(register);
+            code.extend(value.to_le_bytes());
+        }
+        code.extend([entry.instruction, NEG_EAX, entry.result_first].concat());
+        code.push(MOV_EAX);
+        code.extend(exit.to_le_bytes());
+        code.extend(entry.instruction);
         code
     };
     let length = u32::try_from(code(0).len()).unwrap();
@@ -100,9 +100,9 @@ fn elf(class: u8, machine: u16, code: impl FnOnce(u32) -> Vec<u8>) -> Vec<u8> {
 /// A program of 32 bits, one of 64 bits that calls as one of 32 does, one that calls as x32 does.
 fn programs() -> [(&'static str, Vec<u8>); 3] {
     [
-        ("i386", elf(1, 3, |at| int80(at, X86))),
-        ("int80", elf(2, 62, |at| int80(at, X86))),
-        ("x32", elf(2, 62, |at| syscall(at, X32[0]))),
+        ("i386", elf(1, 3, |at| code(at, &INT80, X86))),
+        ("int80", elf(2, 62, |at| code(at, &INT80, X86))),
+        ("x32", elf(2, 62, |at| code(at, &SYSCALL, X32))),
     ]
 }
 
@@ -184,6 +184,6 @@ fn x32_calls_are_refused_unless_listed_and_then_have_rules() {
 
 #[test]
 fn the_programs_of_the_tests_work_without_a_filter() {
-    let native = elf(2, 62, |at| syscall(at, X86_64[0]));
+    let native = elf(2, 62, |at| code(at, &SYSCALL, X86_64));
     assert_eq!(on_the_host(&native), Some(0));
 }

@@ -7,6 +7,8 @@ use serde_json::json;
 use tare_testkit::systemd::{Conduct, FakeSystemd};
 use tare_testkit::{Bundle, Container, Runtime, host, known, skip};
 
+use crate::limits::read;
+
 /// The runtime, and the systemd it is to talk to.
 macro_rules! on_fake {
     ($conduct:expr) => {{
@@ -84,6 +86,33 @@ fn an_update_is_seven_messages_and_keeps_what_it_does_not_name() {
     let memory = property("MemoryMax").or_else(|| property("MemoryLimit"));
     assert_eq!(memory, Some(format!("uint64 {}", 64 << 20)));
     call(&container, &systemd, "delete", &["--force"], &[]);
+    remove_slices(&runtime);
+}
+
+#[test]
+fn an_update_that_systemd_refuses_changes_nothing() {
+    let (runtime, systemd) = on_fake!(Conduct::NothingChanges);
+    let kmsg = json!([{"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw"}]);
+    let nothing = json!([{"allow": false, "access": "rwm"}]);
+    for (before, after, opens) in [(&kmsg, &nothing, true), (&nothing, &kmsg, false)] {
+        let bundle = bundle(&runtime)
+            .capabilities(&["CAP_MKNOD", "CAP_SYSLOG", "CAP_KILL"])
+            .resource("pids", json!({"limit": 40}))
+            .resource("devices", before.clone());
+        let container = runtime.container(&bundle);
+        call(&container, &systemd, "create", &[], &[]);
+        call(&container, &systemd, "start", &[], &[]);
+        container.shell("mknod /kmsg c 1 11");
+        let resources = json!({"pids": {"limit": 50}, "devices": after}).to_string();
+        let update = container.verb("update").env("DBUS_SYSTEM_BUS_ADDRESS", systemd.address());
+        let update = update.args(["--resources", "-", container.id()]).stdin(resources).run();
+        let update = update.fails(&["systemd: setunitproperties"]);
+        assert!(!update.stderr.contains("not put back"), "{update}");
+        assert_eq!(read(&container, "pids", "pids.max"), "40");
+        assert_eq!(container.exec(["sh", "-c", ": < /kmsg"]).success(), opens);
+        call(&container, &systemd, "delete", &["--force"], &[]);
+    }
     remove_slices(&runtime);
 }
 

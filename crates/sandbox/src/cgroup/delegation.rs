@@ -53,7 +53,7 @@ fn give(directory: &Path, files: &[String], uid: u32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::scratch::{Scratch, enter_pure_cgroup2, host_has_v1};
+    use crate::cgroup::scratch::{Scratch, enter_pure_cgroup2, needs_v1};
     use std::os::unix::fs::MetadataExt;
 
     fn owner(path: &Path) -> u32 {
@@ -77,9 +77,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_hands_on_v1() {
-        if !host_has_v1() {
-            return;
-        }
+        needs_v1!();
         let scratch = Scratch::created();
         delegate(scratch.0.location(), 1234).unwrap();
         assert!(scratch.0.location().directories.iter().all(|directory| owner(&directory.path) == 0));

@@ -165,6 +165,12 @@ fn parse_own(line: &str) -> Option<Own> {
     Some(Own { hierarchy: hierarchy.into(), path: path.into() })
 }
 
+/// Whether each line of a /proc/PID/cgroup, or of a mountinfo, is understood.
+#[cfg(fuzzing)]
+pub(super) fn read_proc(text: &str) -> bool {
+    text.lines().all(|line| parse_own(line).is_some() || parse_mount(line).is_some())
+}
+
 /// The cgroup mounts at or below `root`, the first of every hierarchy. Stops reading once `hierarchies` were found: a
 /// host's own are near the front, and a busy host has thousands of lines behind them.
 fn mounts(root: &Path, hierarchies: usize) -> Result<Vec<Mount>> {

@@ -30,7 +30,7 @@ impl<'a> Journal<'a> {
     ///
     /// # Errors
     /// That error; with the names of what could not be taken back.
-    pub(super) fn settle(self, changed: Result<()>) -> Result<()> {
+    pub(super) fn settle<T>(self, changed: Result<T>) -> Result<T> {
         if changed.is_ok() {
             return changed;
         }
@@ -201,13 +201,13 @@ mod tests {
             std::fs::write(path.join(file), "1").unwrap();
         }
         let errno = write(&journal, &dir);
-        let error = journal.settle(Err(crate::Error::call("write", errno))).unwrap_err();
+        let error = journal.settle::<()>(Err(crate::Error::call("write", errno))).unwrap_err();
         let after_failure = read();
         // What cannot be put back is named.
         let journal = Journal::default();
         journal.of(&dir).attempt("", "c.max", "2").unwrap();
         std::fs::remove_file(path.join("c.max")).unwrap();
-        let stuck = journal.settle(Err(crate::Error::NotExist)).unwrap_err().to_string();
+        let stuck = journal.settle::<()>(Err(crate::Error::NotExist)).unwrap_err().to_string();
         std::fs::remove_dir_all(&path).unwrap();
         assert_eq!(after_success, ["3", "4"]);
         assert_eq!(after_failure, ["1", "1"]);

@@ -154,7 +154,7 @@ pub(crate) fn describe(pid: Pid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::scratch::{Process, Scratch, enter_pure_cgroup2, host_has_v1, soon};
+    use crate::cgroup::scratch::{Process, Scratch, enter_pure_cgroup2, needs_v1, soon};
     use nix::sys::ptrace;
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
@@ -204,9 +204,8 @@ mod tests {
 
     #[test]
     fn what_stays_at_the_deadline_is_named_on_v1() {
-        if host_has_v1() {
-            what_stays_is_named(&Scratch::created());
-        }
+        needs_v1!();
+        what_stays_is_named(&Scratch::created());
     }
 
     #[test]
@@ -241,9 +240,7 @@ mod tests {
 
     #[test]
     fn nested_cgroups_that_the_container_froze_are_thawed_and_removed_on_v1() {
-        if !host_has_v1() {
-            return;
-        }
+        needs_v1!();
         let scratch = Scratch::created();
         let process = scratch.sleeper();
         let inner = scratch.dir("freezer").join("a/b");

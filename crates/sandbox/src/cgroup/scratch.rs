@@ -1,5 +1,6 @@
 //! What the tests that touch the kernel share: cgroups of their own names, processes to put in them.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,6 +92,27 @@ impl Scratch {
         scripts.iter().map(run).collect()
     }
 
+    /// What `script` prints, run again and again from inside the cgroups of `controllers` as long as `change` takes.
+    pub(super) fn repeat_inside(&self, controllers: &[&str], script: &str, change: impl FnOnce()) -> String {
+        let enter = |name: &&str| format!("echo 0 > {}; ", self.dir(name).join("cgroup.procs").display());
+        let enter: String = controllers.iter().map(enter).collect();
+        let stop = std::env::temp_dir().join(unique());
+        let script = format!("{enter} echo in; while [ ! -e {} ]; do {script}; done", stop.display());
+        let shell = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut shell = Process(shell.unwrap());
+        let mut output = BufReader::new(shell.0.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "in\n");
+        change();
+        std::fs::write(&stop, "").unwrap();
+        let mut printed = String::new();
+        output.read_to_string(&mut printed).unwrap();
+        shell.0.wait().unwrap();
+        std::fs::remove_file(&stop).unwrap();
+        printed
+    }
+
     pub(super) fn gone(&self) -> bool {
         self.0.location().directories.iter().all(|directory| !directory.path.exists())
     }
@@ -141,7 +163,17 @@ pub(super) fn enter_pure_cgroup2() {
     }
 }
 
-/// Whether the host has v1 hierarchies: the tests of v1 have nothing to try without.
+/// Whether the host has v1 hierarchies.
 pub(super) fn host_has_v1() -> bool {
     locate(Driver::Cgroupfs, None, "probe").unwrap().directories.len() > 1
 }
+
+/// Leaves a test of v1 on a host that has none.
+macro_rules! needs_v1 {
+    () => {
+        if !$crate::cgroup::scratch::host_has_v1() {
+            tare_testkit::skip!("no hierarchies of cgroup v1 here");
+        }
+    };
+}
+pub(super) use needs_v1;

@@ -75,6 +75,14 @@ impl Files {
         }
     }
 
+    /// Changes them; takes everything back if `then` fails.
+    fn update_then<T>(&self, resources: &LinuxResources, then: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Self::V1(manager) => manager.update_then(resources, then),
+            Self::V2(manager) => manager.update_then(resources, then),
+        }
+    }
+
     fn version(&self) -> Version {
         match self {
             Self::V1(_) => Version::V1,
@@ -158,17 +166,33 @@ impl Manager {
         }
     }
 
-    /// Tells the unit what it does not know yet.
-    fn tell(&self, properties: Vec<Property>) -> Result<()> {
+    /// Tells the unit what it does not know yet: all of it or nothing, which systemd looks at before it changes anything.
+    fn tell(&self, properties: Vec<Property>) -> Result<Told> {
         let known = self.asked.as_ref().map(|asked| asked.properties.as_slice()).unwrap_or_default();
         let news: Vec<Property> = properties.into_iter().filter(|property| !known.contains(property)).collect();
         if news.is_empty() {
-            return Ok(());
+            return Ok(Told::Nothing);
         }
         let deadline = Instant::now() + PATIENCE;
         unless_idle_is_refused(&news, |properties| {
             self.with_systemd(deadline, |systemd| job::set(systemd, &self.unit, properties))
-        })
+        })?;
+        Ok(Told::News)
+    }
+
+    /// Makes files exact again that systemd writes what it has rounded to.
+    fn write_exactly(&self, exact: &Settings) -> Result<()> {
+        self.with_systemd(Instant::now() + PATIENCE, Connection::ping)?;
+        for directory in &self.location().directories {
+            let dir = Dir::new(&directory.path);
+            for file in ["cpu.max", "cpu.cfs_quota_us", "cpu.idle"] {
+                let Some(value) = exact.get(file).map(|value| value.trim()) else { continue };
+                if dir.try_read(file).is_ok_and(|now| now.trim() != value) {
+                    dir.write(file, value)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the files that `resources` touches say now.
@@ -222,6 +246,13 @@ impl Manager {
     }
 }
 
+/// What the unit learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    News,
+    Nothing,
+}
+
 /// A systemd before 252 refuses the weight `idle`: again without it then, and the error is the second one's.
 fn unless_idle_is_refused(properties: &[Property], tell: impl Fn(&[Property]) -> Result<()>) -> Result<()> {
     match (tell(properties), property::without_idle(properties)) {
@@ -259,22 +290,19 @@ impl Cgroup for Manager {
     fn update(&self, resources: &LinuxResources) -> Result<()> {
         // Before anything is changed: a systemd that is not there changes nothing.
         self.with_systemd(Instant::now() + PATIENCE, |_| Ok(()))?;
-        self.files.cgroup().update(resources)?;
-        let exact = self.settings(resources)?;
-        let mut properties = property::of_settings(self.files.version(), &exact);
-        if let Some(rules) = resources.devices() {
-            properties.extend(property::of_devices(self.unit.bus, rules)?);
-        }
-        self.tell(properties)?;
-        // systemd has written the same, but for what it rounds.
-        for directory in &self.location().directories {
-            let dir = Dir::new(&directory.path);
-            for file in ["cpu.max", "cpu.cfs_quota_us", "cpu.idle"] {
-                let Some(value) = exact.get(file).map(|value| value.trim()) else { continue };
-                if dir.try_read(file).is_ok_and(|now| now.trim() != value) {
-                    dir.write(file, value)?;
-                }
+        let (told, exact) = self.files.update_then(resources, || {
+            let exact = self.settings(resources)?;
+            let mut properties = property::of_settings(self.files.version(), &exact);
+            if let Some(rules) = resources.devices() {
+                properties.extend(property::of_devices(self.unit.bus, rules)?);
             }
+            Ok((self.tell(properties)?, exact))
+        })?;
+        // The update has happened by now: what fails here leaves a quota a little above what was asked for.
+        if told == Told::News
+            && let Err(error) = self.write_exactly(&exact)
+        {
+            tracing::warn!("{error}: the limits are as systemd has rounded them");
         }
         Ok(())
     }

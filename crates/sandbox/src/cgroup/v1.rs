@@ -104,6 +104,57 @@ impl Manager {
         Ok(())
     }
 
+    /// As [`Cgroup::update`], and what `then` does besides: everything is taken back if that fails.
+    pub(super) fn update_then<T>(&self, resources: &LinuxResources, then: impl FnOnce() -> Result<T>) -> Result<T> {
+        field::warn_ignored(Version::V1, resources);
+        let journal = Journal::default();
+        let files = self.hierarchies.iter().map(|one| (one.controllers.as_str(), journal.of(&one.dir)));
+        let files = RememberedHierarchies(files.collect());
+        let changed = limit::apply(&files, resources);
+        drop(files);
+        journal.settle(changed.and_then(|()| match resources.devices() {
+            Some(rules) => self.allow_devices_then(rules, then),
+            None => then(),
+        }))
+    }
+
+    fn allow_devices_then<T>(&self, rules: &[LinuxDeviceCgroup], then: impl FnOnce() -> Result<T>) -> Result<T> {
+        let dir = self.require("devices", "linux.resources.devices")?;
+        let read = || dir.read("devices.list").and_then(|list| Lists::parse(&list));
+        let before = read()?;
+        self.allow_devices(rules)?;
+        then().or_else(|error| {
+            // An open list hides what is excepted from it: it cannot be made again.
+            let restored =
+                !before.allows_by_default() && read().and_then(|now| self.change_list(dir, &now, &before)).is_ok();
+            if restored { Err(error) } else { Err(error).during(|| "not put back: linux.resources.devices") }
+        })
+    }
+
+    /// Leads the list of a cgroup in use from `current` to `target`.
+    fn change_list(&self, dir: &Dir, current: &Lists, target: &Lists) -> Result<()> {
+        let steps = transition(Some(current), target);
+        if steps.iter().all(|(_, rule)| rule != "a") {
+            return write_rules(dir, steps).inspect_err(|_| {
+                // As it was, as far as that goes. Where the default changes nothing is: opening everything is no way back.
+                if let Ok(now) = dir.read("devices.list").and_then(|list| Lists::parse(&list)) {
+                    let _what_is_reported_is_the_cause = write_rules(dir, transition(Some(&now), current));
+                }
+            });
+        }
+        // Another default comes by closing or opening everything at once: nobody is to run at that instant.
+        let thawed = self.frozen()? == Freezer::Thawed;
+        if thawed {
+            self.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_DEVICES)
+                .during(|| "linux.resources.devices: to change the default of the list")?;
+        }
+        let written = write_rules(dir, steps);
+        if thawed {
+            self.freeze(Freezer::Thawed, Instant::now() + FREEZE_FOR_DEVICES)?;
+        }
+        written
+    }
+
     /// Refuses the directories that were there before if something is in them.
     fn refuse_used(&self, existed: &[&Dir]) -> Result<()> {
         if existed.is_empty() {
@@ -175,16 +226,7 @@ impl Cgroup for Manager {
     }
 
     fn update(&self, resources: &LinuxResources) -> Result<()> {
-        field::warn_ignored(Version::V1, resources);
-        let journal = Journal::default();
-        let files = self.hierarchies.iter().map(|one| (one.controllers.as_str(), journal.of(&one.dir)));
-        let files = RememberedHierarchies(files.collect());
-        let changed = limit::apply(&files, resources);
-        drop(files);
-        journal.settle(changed.and_then(|()| match resources.devices() {
-            Some(rules) => self.allow_devices(rules),
-            None => Ok(()),
-        }))
+        self.update_then(resources, || Ok(()))
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -195,26 +237,7 @@ impl Cgroup for Manager {
             return write_rules(dir, transition(None, &target));
         }
         let current = Lists::parse(&dir.read("devices.list")?)?;
-        let steps = transition(Some(&current), &target);
-        if steps.iter().all(|(_, rule)| rule != "a") {
-            return write_rules(dir, steps).inspect_err(|_| {
-                // As it was, as far as that goes. Where the default changes nothing is: opening everything is no way back.
-                if let Ok(now) = dir.read("devices.list").and_then(|list| Lists::parse(&list)) {
-                    let _what_is_reported_is_the_cause = write_rules(dir, transition(Some(&now), &current));
-                }
-            });
-        }
-        // Another default comes by closing or opening everything at once: nobody is to run at that instant.
-        let thawed = self.frozen()? == Freezer::Thawed;
-        if thawed {
-            self.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_DEVICES)
-                .during(|| "linux.resources.devices: to change the default of the list")?;
-        }
-        let written = write_rules(dir, steps);
-        if thawed {
-            self.freeze(Freezer::Thawed, Instant::now() + FREEZE_FOR_DEVICES)?;
-        }
-        written
+        self.change_list(dir, &current, &target)
     }
 
     fn clone_target(&self) -> Result<Option<OwnedFd>> {

@@ -20,7 +20,7 @@ use super::journal::Journal;
 use super::outline::Version;
 use super::stat::Stats;
 use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
-use crate::error::CallContext;
+use crate::error::{CallContext, Context};
 use crate::sys::bpf;
 use crate::{Error, Result};
 
@@ -54,6 +54,57 @@ impl Manager {
         }
         // systemd hands down those that it knows: not hugetlb, rdma, misc.
         self.enable_controllers()
+    }
+
+    /// As [`Cgroup::update`], and what `then` does besides: everything is taken back if that fails.
+    pub(super) fn update_then<T>(&self, resources: &LinuxResources, then: impl FnOnce() -> Result<T>) -> Result<T> {
+        field::warn_ignored(Version::V2, resources);
+        let journal = Journal::default();
+        let changed = limit::apply(&journal.of(&self.dir), resources, Occupancy::InUse);
+        journal.settle(changed.and_then(|()| match resources.devices() {
+            Some(rules) => self.allow_devices_then(rules, then),
+            None => then(),
+        }))
+    }
+
+    fn allow_devices_then<T>(&self, rules: &[LinuxDeviceCgroup], then: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = self.device_programs()?;
+        self.allow_devices(rules)?;
+        then().or_else(|error| {
+            let restored = self.device_programs().and_then(|now| self.exchange_device_programs(&now, &before));
+            if restored.is_ok() { Err(error) } else { Err(error).during(|| "not put back: linux.resources.devices") }
+        })
+    }
+
+    fn about_devices(&self, command: &str) -> String {
+        format!("bpf({command}): device program of {:?}", self.dir.path())
+    }
+
+    /// What hangs on the cgroup: our program, under systemd its own besides.
+    fn device_programs(&self) -> Result<Vec<OwnedFd>> {
+        let cgroup = self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?;
+        bpf::device_programs(cgroup.as_fd()).call(|| self.about_devices("BPF_PROG_QUERY"))
+    }
+
+    /// Puts `new` programs in the place of `old` ones. There is no instant without one: one takes the other's place, or hangs
+    /// beside it before it goes (several programs must all allow, so beside means stricter).
+    fn exchange_device_programs(&self, old: &[OwnedFd], new: &[OwnedFd]) -> Result<()> {
+        let cgroup = self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?.as_fd();
+        if let ([old], [new]) = (old, new)
+            && bpf::replace_device_program(cgroup, new.as_fd(), old.as_fd()).is_ok()
+        {
+            return Ok(());
+        }
+        for program in new {
+            bpf::attach_device_program(cgroup, program.as_fd()).call(|| self.about_devices("BPF_PROG_ATTACH"))?;
+        }
+        for program in old {
+            match bpf::detach_device_program(cgroup, program.as_fd()) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(Error::call(self.about_devices("BPF_PROG_DETACH"), errno)),
+            }
+        }
+        Ok(())
     }
 
     /// Makes every controller of the host available in the container's cgroup, as runc does: statistics want those
@@ -128,42 +179,14 @@ impl Cgroup for Manager {
     }
 
     fn update(&self, resources: &LinuxResources) -> Result<()> {
-        field::warn_ignored(Version::V2, resources);
-        let journal = Journal::default();
-        let changed = limit::apply(&journal.of(&self.dir), resources, Occupancy::InUse);
-        journal.settle(changed.and_then(|()| match resources.devices() {
-            Some(rules) => self.allow_devices(rules),
-            None => Ok(()),
-        }))
+        self.update_then(resources, || Ok(()))
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
         let program = device::compile(&Policy::new(rules)?);
-        let purpose = || format!("device program of {:?}", self.dir.path());
-        let cgroup = self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?.as_fd();
-        let program = bpf::load_device_program(&program).call(|| format!("bpf(BPF_PROG_LOAD): {}", purpose()))?;
-        let attached = if self.fresh.replace(false) {
-            Vec::new()
-        } else {
-            bpf::device_programs(cgroup).call(|| format!("bpf(BPF_PROG_QUERY): {}", purpose()))?
-        };
-        // There is no instant without a program: ours takes the old one's place, or hangs beside it before it goes
-        // (several programs must all allow, so beside means stricter).
-        let replaced = match attached.as_slice() {
-            [old] => bpf::replace_device_program(cgroup, program.as_fd(), old.as_fd()).is_ok(),
-            _ => false,
-        };
-        if replaced {
-            return Ok(());
-        }
-        bpf::attach_device_program(cgroup, program.as_fd()).call(|| format!("bpf(BPF_PROG_ATTACH): {}", purpose()))?;
-        for old in &attached {
-            match bpf::detach_device_program(cgroup, old.as_fd()) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(Error::call(format!("bpf(BPF_PROG_DETACH): {}", purpose()), errno)),
-            }
-        }
-        Ok(())
+        let program = bpf::load_device_program(&program).call(|| self.about_devices("BPF_PROG_LOAD"))?;
+        let attached = if self.fresh.replace(false) { Vec::new() } else { self.device_programs()? };
+        self.exchange_device_programs(&attached, &[program])
     }
 
     fn clone_target(&self) -> Result<Option<OwnedFd>> {

@@ -15,7 +15,7 @@ use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
-use crate::init::parent::{self, Asked, Birthplace, Ready};
+use crate::init::parent::{self, Asked, Birthplace, Ready, end_child};
 use crate::init::{ForStage1, ForStage2, Owner, Placement, fifo, stage1};
 use crate::intel_rdt::{self, Groups};
 use crate::notify::{self, Proxy};
@@ -62,6 +62,18 @@ struct Made {
     notify: Option<Proxy>,
 }
 
+/// What a container stands on before it has a process, under its lock.
+pub(super) struct Ground<'p> {
+    pub(super) locked: Locked,
+    pub(super) cgroup: Box<dyn Cgroup>,
+    pub(super) record: Record,
+    /// The limits for before init is.
+    pub(super) first: Cow<'p, LinuxResources>,
+    /// Those for after.
+    pub(super) late: Option<LinuxResources>,
+    pub(super) rootless: bool,
+}
+
 impl Runtime {
     /// Builds the container; its process waits for [`Runtime::start`].
     ///
@@ -91,22 +103,22 @@ impl Runtime {
         let Made { locked, cgroup, plan, record, ready, terminal, notify } =
             self.make(id, options, Waits::OnWire, detach)?;
         let init = ready.init;
-        let ptmx = match ready.start().and_then(|()| terminal.map(|socket| console::receive(&socket)).transpose()) {
+        // A start that fails leaves no process.
+        let begun = ready.start().and_then(|()| {
+            let state = plan.hook_state.json(Status::Running, init.as_raw());
+            terminal
+                .map(|socket| console::receive(&socket))
+                .transpose()
+                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, &state).map(|()| ptmx))
+                .inspect_err(|_| end_child(init))
+        });
+        let ptmx = match begun {
             Ok(ptmx) => ptmx,
             Err(error) => {
-                // The terminal did not arrive: the program runs.
-                end_child(init);
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 return Err(error);
             }
         };
-        if let Err(error) =
-            hook::run_all(Step::Poststart, &plan.hooks.poststart, &plan.hook_state.json(Status::Running, init.as_raw()))
-        {
-            end_child(init);
-            undo(locked, cgroup.as_ref(), &plan, &record);
-            return Err(error);
-        }
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
         let Some(signals) = signals else {
@@ -125,7 +137,7 @@ impl Runtime {
     }
 
     /// What the bundle describes, and what is to be done for it.
-    fn plan(&self, id: &str, options: &CreateOptions) -> Result<(Bundle, Plan)> {
+    pub(super) fn plan(&self, id: &str, options: &CreateOptions) -> Result<(Bundle, Plan)> {
         let bundle = match &options.config {
             Some(config) => Bundle::load_config(&options.bundle, config),
             None => Bundle::load(&options.bundle),
@@ -139,6 +151,52 @@ impl Runtime {
         }
         plan.process.labels.check_host(plan.mount_label.as_deref())?;
         Ok((bundle, plan))
+    }
+
+    /// Claims the name and makes what is there before any process: the record, and the cgroup with its limits, unless that
+    /// [`Cgroup::wants_process`].
+    pub(super) fn lay_ground<'p>(
+        &self,
+        id: &str,
+        bundle: &Bundle,
+        plan: &'p Plan,
+        resctrl: Vec<PathBuf>,
+    ) -> Result<Ground<'p>> {
+        let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
+        let path = cgroups_path(bundle);
+        let location = match rootless {
+            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
+            false => cgroup::locate(self.cgroup_driver, path, id),
+        };
+        let location = location.at(Step::MakeCgroup)?;
+
+        let locked = self.store().claim(id).at(Step::Claim)?;
+        let (first, late) = split_late(&plan.resources);
+        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
+            Ok(cgroup) => cgroup,
+            Err(error) => return Err(give_up(locked, error)),
+        };
+        let record = match record(id, bundle, plan, location, resctrl).at(Step::AttachRoot) {
+            Ok(record) => record,
+            Err(error) => return Err(give_up(locked, error)),
+        };
+        if let Err(error) =
+            locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
+        {
+            return Err(give_up(locked, error));
+        }
+        if !cgroup.wants_process() {
+            // A cgroup that create refuses is somebody else's: not ours to remove.
+            let made = cgroup.create().map_err(|error| permission::explain(error, cgroup.location()));
+            if let Err(error) = made.at(Step::MakeCgroup) {
+                return Err(give_up(locked, error));
+            }
+            if let Err(error) = limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner) {
+                let _reported_is_the_cause = cgroup.remove(deadline());
+                return Err(give_up(locked, error));
+            }
+        }
+        Ok(Ground { locked, cgroup, record, first, late, rootless })
     }
 
     /// From the bundle to a process that waits for the word to execute its program.
@@ -156,44 +214,9 @@ impl Runtime {
             .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
             .transpose()
             .at(Step::Seccomp)?;
-        let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
-        let path = cgroups_path(&bundle);
-        let location = match rootless {
-            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
-            false => cgroup::locate(self.cgroup_driver, path, id),
-        };
-        let location = location.at(Step::MakeCgroup)?;
-
-        let locked = self.store().claim(id).at(Step::Claim)?;
-        let (first, late) = split_late(&plan.resources);
-        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
-            Ok(cgroup) => cgroup,
-            Err(error) => return Err(give_up(locked, error)),
-        };
-        let record = match record(id, &bundle, &plan, location, resctrl).at(Step::AttachRoot) {
-            Ok(record) => record,
-            Err(error) => return Err(give_up(locked, error)),
-        };
-        if let Err(error) =
-            locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
-        {
-            return Err(give_up(locked, error));
-        }
-        let explain = |error| permission::explain(error, cgroup.location());
-        let limit = || limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner).map_err(explain);
+        let Ground { locked, cgroup, record, first, late, rootless } = self.lay_ground(id, &bundle, &plan, resctrl)?;
         let around = cgroup.wants_process();
-        if !around {
-            // A cgroup that create refuses is somebody else's: not ours to remove.
-            if let Err(error) = cgroup.create().map_err(explain).at(Step::MakeCgroup) {
-                return Err(give_up(locked, error));
-            }
-            if let Err(error) = limit() {
-                let _reported_is_the_cause = cgroup.remove(deadline());
-                return Err(give_up(locked, error));
-            }
-        }
-        // Stage 1 waits meanwhile: there is no moment without limits here either.
-        let place = |stage1| cgroup.create_around(stage1).map_err(explain).at(Step::MakeCgroup).and_then(|()| limit());
+        let place = |stage1| place_in_scope(cgroup.as_ref(), stage1, &first, rootless, plan.cgroup_owner);
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
             let _reported_is_the_cause = cgroup.remove(deadline());
             return Err(give_up(locked, error));
@@ -223,7 +246,7 @@ impl Runtime {
                 listener: listener.as_ref(),
             };
             let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
-            parent::build(single_threaded, birthplace, asked, |wire| stage1::run(&plan, own, next, wire))
+            parent::build(single_threaded, birthplace, asked, |wire, birth| stage1::run(&plan, own, next, wire, birth))
         })();
         let announced = built.and_then(|ready| {
             // Without a cgroup nothing was limited before either.
@@ -300,6 +323,19 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
     })
 }
 
+/// Makes the cgroup around `process`, which waits meanwhile, and limits it: no moment without limits here either.
+pub(super) fn place_in_scope(
+    cgroup: &dyn Cgroup,
+    process: Pid,
+    first: &LinuxResources,
+    rootless: bool,
+    owner: Option<u32>,
+) -> Result<()> {
+    let made = cgroup.create_around(process).map_err(|error| permission::explain(error, cgroup.location()));
+    made.at(Step::MakeCgroup)?;
+    limit(cgroup, first, rootless, owner)
+}
+
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
 /// And then the container's user may have what is left: `owner` is a uid of the host.
 fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool, owner: Option<u32>) -> Result<()> {
@@ -312,6 +348,7 @@ fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool, owner:
         .apply(resources)
         .and_then(|()| allow())
         .and_then(|()| owner.map_or(Ok(()), |uid| cgroup::delegate(cgroup.location(), uid)))
+        .map_err(|error| permission::explain(error, cgroup.location()))
         .at(Step::MakeCgroup)
 }
 
@@ -363,7 +400,12 @@ fn inherit(
 }
 
 /// Writes down which process init is, and tells whoever asked.
-fn announce(locked: &Locked, options: &CreateOptions, init: Pid, pidfd_socket: Option<&OwnedFd>) -> Result<()> {
+pub(super) fn announce(
+    locked: &Locked,
+    options: &CreateOptions,
+    init: Pid,
+    pidfd_socket: Option<&OwnedFd>,
+) -> Result<()> {
     locked.write_init(Init::of(init)?)?;
     if let Some(path) = &options.pid_file {
         write_pid_file(path, init)?;
@@ -378,24 +420,18 @@ fn announce(locked: &Locked, options: &CreateOptions, init: Pid, pidfd_socket: O
 }
 
 /// Frees the name after a failure before anything else existed.
-fn give_up(locked: Locked, error: Error) -> Error {
+pub(super) fn give_up(locked: Locked, error: Error) -> Error {
     // What is reported is the cause; what could not be removed is found by `delete --force`.
     let _left = locked.remove();
     error
 }
 
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
-fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) {
+pub(super) fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) {
     // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
     if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record) {
         tracing::warn!("after a failed create: {left}");
     }
-}
-
-fn end_child(pid: Pid) {
-    // Fails when it has been reaped.
-    let _may_be_gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    let _status = nix::sys::wait::waitpid(pid, None);
 }
 
 #[cfg(test)]

@@ -91,7 +91,8 @@ impl Runtime {
             _ => Ok(None),
         };
         let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
-        let ready = parent::build(single_threaded, birthplace, asked, |wire| enter::run(entry, newcomer, wire))?;
+        let ready =
+            parent::build(single_threaded, birthplace, asked, |wire, birth| enter::run(entry, newcomer, wire, birth))?;
         let pid = ready.init;
         match announce(options, &ready, pidfd_socket.as_ref()) {
             Ok(()) => ready.start()?,

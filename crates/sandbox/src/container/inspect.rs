@@ -3,7 +3,7 @@
 use super::{Runtime, State, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::init::fifo;
-use crate::store::{Entry, Record};
+use crate::store::{Entry, Init, Record};
 use crate::{Error, Result};
 
 impl Runtime {
@@ -15,12 +15,10 @@ impl Runtime {
         let entry = self.store().open(id)?;
         // No record: its create is between its first two calls, or was killed there.
         let record = entry.record()?.ok_or(Error::NotExist)?;
-        let status = status(&entry, cgroup::open(&record.cgroup).as_ref())?;
-        let pid = match status {
-            Status::Stopped => 0,
-            _ => entry.init()?.map_or(0, |init| init.pid.as_raw()),
-        };
-        Ok(describe(record, status, pid))
+        let init = entry.init()?;
+        let status = status_with(&entry, init, cgroup::open(&record.cgroup).as_ref())?;
+        let running = init.filter(|_| status != Status::Stopped);
+        Ok(describe(record, status, running.map_or(0, |init| init.pid.as_raw())))
     }
 
     /// Every container under the root, by name; one whose state cannot be read comes as an error with its name.
@@ -29,13 +27,14 @@ impl Runtime {
     /// The root cannot be read.
     pub fn list(&self) -> Result<Vec<(String, Result<State>)>> {
         let names = self.store().names()?;
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         Ok(names
             .into_iter()
             .filter_map(|name| match self.state(&name) {
                 // Deleted since we read the directory.
                 Err(Error::NotExist) => None,
                 Ok(mut state) => {
-                    state.owner = self.owner(&name);
+                    state.owner = self.owner(&name, &users);
                     Some((name, Ok(state)))
                 }
                 Err(error) => Some((name, Err(error))),
@@ -67,11 +66,11 @@ impl Runtime {
         }
     }
 
-    /// The name of the user whose directory the container's state is, from the host's `/etc/passwd`; empty if it has none.
-    fn owner(&self, id: &str) -> String {
+    /// The name of the user whose directory the container's state is, in `users` of the form of passwd(5); empty if it has
+    /// none.
+    fn owner(&self, id: &str, users: &str) -> String {
         use std::os::unix::fs::MetadataExt;
         let uid = std::fs::metadata(self.root.join(id)).map(|metadata| metadata.uid().to_string());
-        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         uid.ok()
             .and_then(|uid| {
                 users.lines().find_map(|line| {
@@ -86,7 +85,12 @@ impl Runtime {
 
 /// Asks the kernel what a container is doing.
 pub(super) fn status(entry: &Entry, cgroup: &dyn Cgroup) -> Result<Status> {
-    let Some(init) = entry.init()? else {
+    status_with(entry, entry.init()?, cgroup)
+}
+
+/// As [`status`], of a container with this init.
+fn status_with(entry: &Entry, init: Option<Init>, cgroup: &dyn Cgroup) -> Result<Status> {
+    let Some(init) = init else {
         // Held by the create that is at work; not held: that create was killed.
         return Ok(if entry.is_unlocked() { Status::Stopped } else { Status::Creating });
     };

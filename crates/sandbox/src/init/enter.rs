@@ -5,7 +5,7 @@
 //!  clone3 ───────────────────▶ enter v1 cgroups
 //!  (into cgroup2)              setns(pidfd of init, all)
 //!                              clone3(CLONE_PARENT) ────────▶ session, keyring
-//!      ◀──────── Init(pid) ─── exit                           console
+//!                              exit                           console
 //!      ◀────── SetLimits, Ready, Start as for init ─────────▶ limits, credentials, execve
 //! ```
 
@@ -21,7 +21,7 @@ use crate::error::{CallContext, Context};
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
 use crate::step::Step;
-use crate::sys::clone::{Side, clone3};
+use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::exec::exit_child;
 use crate::sys::thread::SingleThreaded;
 use crate::{Result, console, rootfs, sys};
@@ -58,19 +58,15 @@ pub struct Newcomer {
 }
 
 /// Runs stage 1, and in its child stage 2.
-pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd) -> ! {
-    match join(entry, &newcomer, &wire) {
-        Ok(Side::Parent(process)) => {
-            // A parent that is gone cannot be told; stage 2 will see the same.
-            let _gone = wire.send(&FromStage::Init(process.as_raw()));
-            exit_child(0)
-        }
+pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd, birth: &Birth) -> ! {
+    match join(entry, &newcomer, &wire, birth) {
+        Ok(Side::Parent(_)) => exit_child(0),
         Ok(Side::Child) => become_program(newcomer, wire),
         Err(error) => stage_failed(&wire, error),
     }
 }
 
-fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
+fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd, birth: &Birth) -> Result<Side> {
     let kept = entry.entrances.iter().chain(&entry.root).chain([&entry.init]).chain(&newcomer.console).map(AsFd::as_fd);
     close_the_parents(newcomer.preserve_fds, wire, kept.chain(entry.procfs.iter().map(AsFd::as_fd)))?;
     begin(&newcomer.process, entry.procfs.as_ref(), &entry.entrances, wire)?;
@@ -89,7 +85,7 @@ fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd) -> Result<Side> {
     }
     let proof = entry.single_threaded;
     drop(entry);
-    clone3(proof, libc::CLONE_PARENT, None).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
+    clone3(proof, libc::CLONE_PARENT, None, Some(birth)).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
 }
 
 fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::plan::process::{Rlimit, Scheduling};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
-use crate::sys::clone::{Side, clone3};
+use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::thread::SingleThreaded;
 use crate::userns::{write_maps, write_once};
 use crate::{Error, Result, hook, net_device};
@@ -41,7 +41,7 @@ pub struct Birthplace<'a> {
 impl Birthplace<'_> {
     /// The fork.
     fn clone3(&self, proof: SingleThreaded) -> Result<Side> {
-        let into = |cgroup: Option<&OwnedFd>| clone3(proof, 0, cgroup.map(AsFd::as_fd)).call(|| "clone3()");
+        let into = |cgroup: Option<&OwnedFd>| clone3(proof, 0, cgroup.map(AsFd::as_fd), None).call(|| "clone3()");
         let first = into(self.cgroup.as_ref());
         match &first {
             // Its children have controllers, or are threaded: cgroups(7), "no internal processes".
@@ -64,18 +64,19 @@ pub fn build(
     proof: SingleThreaded,
     birthplace: Birthplace<'_>,
     asked: Asked<'_>,
-    stage: impl FnOnce(StageEnd) -> Infallible,
+    stage: impl FnOnce(StageEnd, &Birth) -> Infallible,
 ) -> Result<Ready> {
     let (wire, stage_end) = wire::pair()?;
+    let birth = Birth::new().call(|| "mmap(MAP_SHARED)").at(Step::Fork)?;
     let side = birthplace.clone3(proof).at(Step::Fork)?;
     let Side::Parent(stage1) = side else {
         // Ours must be the only copy of the parent's end: closing it is how stages learn of our death.
         drop((wire, birthplace));
-        match stage(stage_end) {}
+        match stage(stage_end, &birth) {}
     };
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, birthplace));
-    let mut build = Build { asked, wire, stage1: Some(stage1), stage1_waits: false, init: None, devices: None };
+    let mut build = Build { asked, wire, stage1: Some(stage1), birth, init: None, devices: None };
     match build.serve() {
         Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices }),
         Err(error) => {
@@ -111,8 +112,9 @@ struct Build<'a> {
     wire: ParentEnd,
     /// Until it is reaped.
     stage1: Option<Pid>,
-    /// For an answer: it does nothing until then.
-    stage1_waits: bool,
+    /// init's, of which stage 1, which may be killed, need not tell.
+    birth: Birth,
+    /// Once it is known to exist, until it is reaped.
     init: Option<Pid>,
     /// Those of the host that are in the container already.
     devices: Option<net_device::Moved>,
@@ -121,18 +123,10 @@ struct Build<'a> {
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
-            let frame = self.wire.receive()?;
-            self.stage1_waits = matches!(frame, Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks))
-                && self.init.is_none();
-            match frame {
+            match self.wire.receive()? {
                 Some(FromStage::Place) => self.place()?,
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
                 Some(FromStage::SetClocks) => self.set_clocks().at(Step::SetClocks)?,
-                Some(FromStage::Init(pid)) => {
-                    self.init = Some(Pid::from_raw(pid));
-                    self.reap_stage1()?;
-                    continue;
-                }
                 Some(FromStage::RunHooks) => self.run_hooks()?,
                 Some(FromStage::MoveDevices) => {
                     let devices = &self.asked.plan()?.net_devices;
@@ -143,7 +137,10 @@ impl Build<'_> {
                     self.asked.scheduling.set(self.init()?).at(Step::Attributes)?;
                 }
                 Some(FromStage::Listener(number)) => self.hand_over(number).at(Step::Seccomp)?,
-                Some(FromStage::Ready) => return self.init(),
+                Some(FromStage::Ready) => {
+                    self.reap_stage1()?;
+                    return self.init();
+                }
                 Some(FromStage::Warning(line)) => {
                     // What runc leaves out without a word: a line on stderr or in the log would be taken for an error.
                     tracing::debug!("{line}");
@@ -157,19 +154,16 @@ impl Build<'_> {
         }
     }
 
-    /// init exists before anything is asked in its name: its frames come after the one that announces it, or, when stage 1
-    /// is slow to be scheduled after its fork, before it.
+    /// init: it exists before anything is asked in its name.
     fn init(&mut self) -> Result<Pid> {
-        while self.init.is_none() {
-            match self.wire.receive()? {
-                Some(FromStage::Init(pid)) => self.init = Some(Pid::from_raw(pid)),
-                Some(FromStage::Failed(error)) => return Err(error),
-                Some(_) => return Err(Error::Refused("a frame from init before its pid".into())),
-                None => return Err(self.died()),
-            }
-            self.reap_stage1()?;
+        self.meet_init().ok_or_else(|| Error::Refused("a frame from init before it exists".into()))
+    }
+
+    fn meet_init(&mut self) -> Option<Pid> {
+        if let Some(pid) = self.birth.take() {
+            self.init = Some(pid);
         }
-        self.init.ok_or_else(|| Error::Refused("init has no pid".into()))
+        self.init
     }
 
     fn reap_stage1(&mut self) -> Result<()> {
@@ -213,7 +207,8 @@ impl Build<'_> {
 
     /// Why all stages are gone without a word.
     fn died(&mut self) -> Error {
-        let process = self.init.take().or(self.stage1.take());
+        self.meet_init();
+        let process = self.init.take().or_else(|| self.stage1.take());
         match process.map(|pid| waitpid(pid, None)) {
             Some(Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) => Error::Refused(
                 "the container's init was killed before it was ready: out of memory? (see linux.resources.memory)"
@@ -226,20 +221,15 @@ impl Build<'_> {
         }
     }
 
-    /// Leaves no process, and no device of the host in their network. Children that were not reaped: their pids are theirs
-    /// still.
+    /// Leaves no process, and no device of the host in their network.
     fn end(&mut self) {
-        // Stage 2 can fail before stage 1 has announced it; what stage 1 does last is to say so, or to fail itself.
-        while self.init.is_none() && self.stage1.is_some() && !self.stage1_waits {
-            match self.wire.receive() {
-                Ok(Some(FromStage::Init(pid))) => self.init = Some(Pid::from_raw(pid)),
-                Ok(Some(FromStage::Place | FromStage::MapIds | FromStage::SetClocks) | None) | Err(_) => break,
-                Ok(Some(_)) => {}
-            }
+        // Stage 1 first: then nobody forks any more.
+        if let Some(stage1) = self.stage1.take() {
+            end_child(stage1);
         }
-        for pid in [self.init.take(), self.stage1.take()].into_iter().flatten() {
-            let _may_be_dead = kill(pid, Signal::SIGKILL);
-            let _status = waitpid(pid, None);
+        self.meet_init();
+        if let Some(init) = self.init.take() {
+            end_child(init);
         }
         if let Some(devices) = self.devices.take() {
             devices.give_back();
@@ -288,10 +278,15 @@ impl Ready {
 
     /// Kills init, an unreaped child, reaps it, and takes the host's network devices back from it.
     pub fn end(self) {
-        let _may_be_dead = kill(self.init, Signal::SIGKILL);
-        let _status = waitpid(self.init, None);
+        end_child(self.init);
         if let Some(devices) = self.devices {
             devices.give_back();
         }
     }
+}
+
+/// Kills and reaps a child that was not reaped: the pid is its own still.
+pub fn end_child(pid: Pid) {
+    let _may_be_dead = kill(pid, Signal::SIGKILL);
+    let _status = waitpid(pid, None);
 }

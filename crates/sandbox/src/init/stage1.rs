@@ -19,24 +19,20 @@ use crate::plan::namespaces::clone_flag;
 use crate::plan::process::ProcessPlan;
 use crate::procfs::Procfs;
 use crate::step::Step;
-use crate::sys::clone::{Side, clone3};
+use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::exec::exit_child;
 use crate::{Result, affinity, userns};
 
 /// Runs stage 1, and in its child stage 2.
-pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd) -> ! {
-    match build(plan, own, &next, &wire) {
-        Ok(Side::Parent(init)) => {
-            // A parent that is gone cannot be told; stage 2 will see the same.
-            let _gone = wire.send(&FromStage::Init(init.as_raw()));
-            exit_child(0)
-        }
+pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd, birth: &Birth) -> ! {
+    match build(plan, own, &next, &wire, birth) {
+        Ok(Side::Parent(_)) => exit_child(0),
         Ok(Side::Child) => stage2::run(plan, next, wire),
         Err(error) => stage_failed(&wire, error),
     }
 }
 
-fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Result<Side> {
+fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd, birth: &Birth) -> Result<Side> {
     close_the_parents(plan.preserve_fds, wire, own.fds().chain(next.fds()))?;
     if own.placement == Placement::Asks {
         wire.ask(&FromStage::Place)?;
@@ -63,7 +59,7 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd) -> Resu
     let flags = plan.namespaces.clone_flags(&[LinuxNamespaceType::User, LinuxNamespaceType::Time]) | libc::CLONE_PARENT;
     let proof = own.single_threaded;
     drop(own);
-    clone3(proof, flags, None).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
+    clone3(proof, flags, None, Some(birth)).call(|| format!("clone3({flags:#x})")).at(Step::ForkInit)
 }
 
 /// A new user namespace, with the id maps that the parent writes.

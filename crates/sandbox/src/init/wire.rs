@@ -27,8 +27,6 @@ pub enum FromStage {
     MapIds,
     /// Stage 1 is about to fork into a new time namespace: write its offsets.
     SetClocks,
-    /// Stage 2 exists, with this pid in the parent's pid namespace.
-    Init(i32),
     /// The mounts are in place, the root is not yet `/`: run the prestart and createRuntime hooks.
     RunHooks,
     /// The network namespace is there: move the devices of the configuration into it.
@@ -187,13 +185,12 @@ pub fn write_fifo(fifo: BorrowedFd<'_>, message: &FromStage) -> Result<()> {
     write(fifo, &encode(message)).map(drop).call(|| "write(exec fifo)")
 }
 
-/// Layout: kind, step, the length of the hint (two bytes), a value (pid or errno), the length of the text, the text, the
+/// Layout: kind, step, the length of the hint (two bytes), a value (fd or errno), the length of the text, the text, the
 /// hint. Numbers are in native order.
 fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
     let mut frame = [0; FRAME_BYTES];
     let (kind, value) = match message {
         FromStage::MapIds => (1, 0),
-        FromStage::Init(pid) => (2, *pid),
         FromStage::RunHooks => (3, 0),
         FromStage::SetLimits => (4, 0),
         FromStage::Ready => (5, 0),
@@ -201,7 +198,7 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
         FromStage::SetClocks => (8, 0),
         FromStage::Listener(number) => (10, *number),
         FromStage::MoveDevices => (11, 0),
-        FromStage::Place => (12, 0),
+        FromStage::Place => (2, 0),
         FromStage::Warning(text) => {
             fill(&mut frame, text, None);
             (9, 0)
@@ -226,7 +223,7 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
     let value = i32::from_ne_bytes(word(4));
     Ok(match frame[0] {
         1 => FromStage::MapIds,
-        2 => FromStage::Init(value),
+        2 => FromStage::Place,
         3 => FromStage::RunHooks,
         4 => FromStage::SetLimits,
         5 => FromStage::Ready,
@@ -247,7 +244,6 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         9 => FromStage::Warning(texts(frame).0),
         10 => FromStage::Listener(value),
         11 => FromStage::MoveDevices,
-        12 => FromStage::Place,
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
 }
@@ -323,8 +319,8 @@ mod tests {
             parent.send(message).unwrap();
             assert_eq!(stage.receive().unwrap(), message);
         }
-        stage.send(&FromStage::Init(77)).unwrap();
-        assert!(matches!(parent.receive().unwrap(), Some(FromStage::Init(77))));
+        stage.send(&FromStage::Listener(77)).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(FromStage::Listener(77))));
         drop(parent);
         assert_eq!(stage.receive().unwrap_err().to_string(), "the runtime is gone");
         let (parent, stage) = pair().unwrap();
@@ -337,7 +333,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=12).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=11).contains(&kind));
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Kind {
         source: PathBuf,
         /// Whether the mounts below it come along: `bind` or `rbind`.
         recursion: Recursion,
+        /// What becomes of links.
+        symlinks: Symlinks,
     },
     /// No mount of its own: `bind,remount` gives what is mounted on the destination other attributes.
     Remount,
@@ -58,6 +60,17 @@ pub enum Kind {
         /// Options for cgroup2 (`nsdelegate`, `memory_recursiveprot`).
         data: Vec<OsString>,
     },
+}
+
+/// What becomes of a symbolic link that the source or the destination of a bind mount is. Both are followed by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Symlinks {
+    /// `copy-symlink`: of a source that is a link a copy is made at the destination, and nothing is mounted.
+    pub copy: bool,
+    /// `src-nofollow`: the link itself is what is mounted.
+    pub source_nofollow: bool,
+    /// `dest-nofollow`: the link itself is what is mounted over.
+    pub destination_nofollow: bool,
 }
 
 /// Which cgroup file system a mount asks for.
@@ -174,6 +187,10 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path, own: &IdMappings) -> R
         }
         parsed.take(option);
     }
+    if let Some(option) = parsed.data.iter().find(|option| option::NEVER_RECURSIVE.iter().any(|name| *option == name)) {
+        let why = format!("{option:?}: a flag of a file system, which mounts below cannot be given");
+        return Err(refuse(".options", why));
+    }
     if let Some(byte_0) = mount.options().iter().flatten().find(|option| option.contains('\0')) {
         return Err(refuse(".options", format!("{byte_0:?} holds a NUL byte")));
     }
@@ -190,7 +207,7 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path, own: &IdMappings) -> R
             for option in &parsed.data {
                 tracing::debug!("mounts[{index}].options: {option:?} has no effect on a bind mount");
             }
-            Kind::Bind { source: bundle.join(source), recursion }
+            Kind::Bind { source: bundle.join(source), recursion, symlinks: parsed.symlinks }
         }
         (None, Some("cgroup")) => Kind::Cgroup { version: CgroupVersion::OfHost, data: take(&mut parsed.data) },
         (None, Some("cgroup2")) => Kind::Cgroup { version: CgroupVersion::V2, data: take(&mut parsed.data) },
@@ -205,6 +222,16 @@ fn plan_mount(index: usize, mount: &Mount, bundle: &Path, own: &IdMappings) -> R
     };
     if parsed.copy_up && !matches!(&kind, Kind::Fs(fs) if fs.fstype == "tmpfs") {
         return Err(refuse(".options", "tmpcopyup is for type tmpfs alone".into()));
+    }
+    let Symlinks { copy, source_nofollow, destination_nofollow } = parsed.symlinks;
+    if parsed.symlinks != Symlinks::default() && !matches!(&kind, Kind::Bind { .. }) {
+        return Err(refuse(
+            ".options",
+            "copy-symlink, src-nofollow and dest-nofollow are for bind mounts alone".into(),
+        ));
+    }
+    if copy && (source_nofollow || destination_nofollow) {
+        return Err(refuse(".options", "copy-symlink goes with neither src-nofollow nor dest-nofollow".into()));
     }
     check_proc(&destination, &kind).map_err(|why| refuse(".destination", why))?;
     let idmap = idmap::plan(parsed.idmap, ids, mount).map_err(|why| refuse("", why))?;
@@ -225,6 +252,7 @@ struct Parsed {
     propagation: Vec<Propagation>,
     idmap: Option<Recursion>,
     copy_up: bool,
+    symlinks: Symlinks,
     data: Vec<OsString>,
 }
 
@@ -238,6 +266,7 @@ impl Default for Parsed {
             propagation: Vec::new(),
             idmap: None,
             copy_up: false,
+            symlinks: Symlinks::default(),
             data: Vec::new(),
         }
     }
@@ -255,6 +284,9 @@ impl Parsed {
             Some(Effect::Propagation(propagation)) => self.propagation.push(propagation),
             Some(Effect::Idmap(recursion)) => self.idmap = Some(recursion),
             Some(Effect::CopyUp) => self.copy_up = true,
+            Some(Effect::CopySymlink) => self.symlinks.copy = true,
+            Some(Effect::SourceNofollow) => self.symlinks.source_nofollow = true,
+            Some(Effect::DestinationNofollow) => self.symlinks.destination_nofollow = true,
             // Not ours: the file system's own.
             None => self.data.push(name.into()),
         }

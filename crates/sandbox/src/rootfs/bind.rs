@@ -13,8 +13,8 @@ use super::mount::{DEV, describe, is_of};
 use super::tree::Leaf;
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
-use crate::plan::mounts::{Kind, MountPlan};
-use crate::sys::mount::{Recursion, mount_setattr, move_mount, open_tree_clone_host};
+use crate::plan::mounts::{Kind, MountPlan, Symlinks};
+use crate::sys::mount::{Recursion, mount_setattr, move_mount, open_tree_clone_host, open_tree_clone_host_nofollow};
 use crate::{Error, Result};
 
 /// The inode of the root of every procfs, `PROC_ROOT_INO`.
@@ -27,16 +27,24 @@ const PROC_ROOT_INODE: u64 = 1;
 /// ENOENT and what else open_tree(2) says of the source.
 pub(super) fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
     match &plan.kind {
-        Kind::Bind { source, recursion } => clone(source, *recursion).during(|| describe(plan)).map(Some),
+        Kind::Bind { source, recursion, symlinks } => {
+            clone_with(source, *recursion, *symlinks).during(|| describe(plan)).map(Some)
+        }
         _ => Ok(None),
     }
 }
 
 /// Copies the mount at the host path `source`.
 pub(super) fn clone(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
+    clone_with(source, recursion, Symlinks::default())
+}
+
+pub(super) fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
     let call = || format!("open_tree({source:?})");
     let path = CString::new(source.as_os_str().as_bytes()).map_err(|_| Error::call(call(), Errno::EINVAL))?;
-    open_tree_clone_host(&path, recursion).call(call)
+    let nofollow = symlinks.source_nofollow || symlinks.copy;
+    let open_tree = if nofollow { open_tree_clone_host_nofollow } else { open_tree_clone_host };
+    open_tree(&path, recursion).call(call)
 }
 
 pub(super) fn mount(
@@ -44,16 +52,20 @@ pub(super) fn mount(
     plan: &MountPlan,
     path: &Path,
     recursion: Recursion,
+    symlinks: Symlinks,
     source: Option<OwnedFd>,
 ) -> Result<()> {
     let tree = match source {
         Some(tree) => tree,
         // Not dropped in silence: files would belong to the wrong ids.
         None if plan.idmap.is_some() => return Err(Error::Refused("its ids are not mapped".into())),
-        None => clone(path, recursion)?,
+        None => clone_with(path, recursion, symlinks)?,
     };
     if plan.destination == Path::new("/proc") {
         check_procfs(path, &tree)?;
+    }
+    if symlinks.copy && file_type(&fstat(&tree).call(|| "fstat")?) == SFlag::S_IFLNK {
+        return root.copy_symlink(&plan.destination, &tree);
     }
     if plan.destination == Path::new(DEV) {
         root.dev_is_bind.set(true);
@@ -89,7 +101,7 @@ pub(super) fn remount(root: &Root, plan: &MountPlan) -> Result<()> {
 }
 
 /// Changes what the plan names and keeps the rest: a flag of the source that an outer user namespace has locked stays.
-fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
+pub(super) fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
     // `rbind,ro` is for the topmost mount alone, `rbind,rro` for all.
     if !plan.attrs.is_empty() {
         mount_setattr(tree, Recursion::Top, &plan.attrs.mount_attr()).call(|| "mount_setattr")?;

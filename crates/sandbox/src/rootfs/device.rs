@@ -68,6 +68,15 @@ const PTMX: (u64, u64) = (5, 2);
 /// The inode of `ptmx` in every devpts, from fs/devpts/inode.c.
 const PTMX_INODE: u64 = 2;
 
+/// The paths of the devices that are bound where they cannot be made.
+pub fn bound_devices(devices: &[LinuxDevice]) -> Vec<PathBuf> {
+    let named = devices.iter().map(|device| clean(device.path()));
+    let mut all: Vec<PathBuf> = DEFAULTS.iter().map(|(path, _)| PathBuf::from(path)).chain(named).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 impl Root {
     /// Makes the default devices and those of `linux.devices`, which win over a default of the same path. Nothing is
     /// made when /dev is a directory of the host, as in runc.

@@ -47,6 +47,23 @@ pub fn clone_sources(plan: &Plan, proof: SingleThreaded, joined: &[OwnedFd]) -> 
     plan.mounts.iter().map(source).collect()
 }
 
+/// As [`clone_sources`], those alone whose ids are mapped: for a process that has the host's privileges otherwise.
+///
+/// # Errors
+/// As [`clone_sources`].
+pub fn clone_mapped_sources(plan: &Plan, proof: SingleThreaded, joined: &[OwnedFd]) -> Result<Vec<Option<OwnedFd>>> {
+    let mut mappers = Mappers { plan, proof, joined, made: Vec::new() };
+    let source = |mount: &MountPlan| {
+        let Some(idmap) = &mount.idmap else { return Ok(None) };
+        let tree = clone_source(mount)?;
+        if let Some(tree) = &tree {
+            mappers.map(tree.as_fd(), idmap).during(|| describe(mount))?;
+        }
+        Ok(tree)
+    };
+    plan.mounts.iter().map(source).collect()
+}
+
 /// The user namespaces whose maps are those of mounts, one for equal maps.
 struct Mappers<'a> {
     plan: &'a Plan,

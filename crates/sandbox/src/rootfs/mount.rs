@@ -1,11 +1,15 @@
 //! One entry of `mounts`, onto its place inside the root.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 
 use super::tree::{self, Leaf, Links};
 use super::{Root, bind, cgroup, fs};
@@ -53,7 +57,9 @@ impl Root {
     /// The entry, and the call or the rule that refused it.
     pub fn mount(&self, plan: &MountPlan, source: Option<OwnedFd>, env: &MountEnv<'_>) -> Result<()> {
         let mounted = match &plan.kind {
-            Kind::Bind { source: path, recursion } => bind::mount(self, plan, path, *recursion, source),
+            Kind::Bind { source: path, recursion, symlinks } => {
+                bind::mount(self, plan, path, *recursion, *symlinks, source)
+            }
             Kind::Remount => bind::remount(self, plan),
             Kind::Fs(fs) => fs::mount(self, plan, fs, env),
             Kind::Cgroup { version, data } => cgroup::mount(self, plan, *version, data, env),
@@ -71,6 +77,9 @@ impl Root {
     pub(super) fn target(&self, plan: &MountPlan, leaf: Leaf) -> Result<Target> {
         let plain = matches!(&plan.kind, Kind::Fs(fs) if fs.fstype == "proc" || fs.fstype == "sysfs");
         let path = &plan.destination;
+        if matches!(&plan.kind, Kind::Bind { symlinks, .. } if symlinks.destination_nofollow) {
+            return self.target_nofollow(path, leaf);
+        }
         if let Some(fd) = self.make_in_new_dev(path, leaf) {
             return Ok(Target { fd, made: true });
         }
@@ -104,6 +113,48 @@ impl Root {
         self.dev.take();
         self.dev_is_new.set(false);
         Ok(target)
+    }
+
+    /// As [`Root::target`], but of a link at the end of the path the link itself.
+    fn target_nofollow(&self, path: &Path, leaf: Leaf) -> Result<Target> {
+        let call = || format!("openat({path:?})");
+        let (directory, name) = self.directory_of(path)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let target = match openat(&directory, name, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => Target { fd: tree::make_leaf(&directory, name, leaf).call(call)?, made: true },
+            found => Target { fd: found.call(call)?, made: false },
+        };
+        self.check_target(path, &target.fd)?;
+        Ok(target)
+    }
+
+    /// Makes `path` a symbolic link as `link` is one; that it is one already is fine.
+    ///
+    /// # Errors
+    /// Anything else that is there; the call that failed.
+    pub(super) fn copy_symlink(&self, path: &Path, link: &OwnedFd) -> Result<()> {
+        let (directory, name) = self.directory_of(path)?;
+        let content = readlinkat(link, "").call(|| "readlinkat")?;
+        match symlinkat(content.as_os_str(), &directory, name) {
+            Err(Errno::EEXIST) if readlinkat(&directory, name).is_ok_and(|there| there == content) => Ok(()),
+            Err(Errno::EEXIST) => Err(Error::Refused(format!("{path:?} is there and is not that link"))),
+            made => made.call(|| format!("symlinkat({content:?}, {path:?})")),
+        }
+    }
+
+    /// Opens the directory that `path` is an entry of, and makes it if it is missing. Links are followed inside the root.
+    fn directory_of<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::Refused(format!("{path:?} is the root itself")));
+        };
+        let found = match tree::open(&self.fd, parent, Leaf::Directory, Links::Follow) {
+            Err(Errno::ENOENT) => tree::make(&self.fd, parent, Leaf::Directory, Links::Follow),
+            found => found,
+        };
+        // The entry may be the /dev that was kept, reached through links.
+        self.dev.take();
+        self.dev_is_new.set(false);
+        Ok((found.call(|| format!("openat2({parent:?})"))?, name))
     }
 
     /// Makes the entry `path` of a /dev that began empty, where it will be missing: not worth a look.

@@ -1,9 +1,7 @@
 //! Leaving the host's file system for the container's.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -13,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use super::Root;
+use super::mountinfo::{self, Line, unescape};
 use crate::Result;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::Propagation;
@@ -140,7 +139,7 @@ fn full_proc_and_sysfs(root: u64) -> Result<Vec<PathBuf>> {
 }
 
 pub(super) fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf> {
-    let mounts: Vec<_> = mountinfo.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
+    let mounts: Vec<_> = mountinfo::lines(mountinfo).collect();
     // The order of the lines is that of the tree, or nearly: repeated until nothing new is inside.
     let mut inside = HashSet::from([root]);
     loop {
@@ -155,42 +154,4 @@ pub(super) fn full_proc_and_sysfs_in(mountinfo: &[u8], root: u64) -> Vec<PathBuf
         |line: &&Line<'_>| line.root == b"/" && matches!(line.fstype, b"proc" | b"sysfs") && !inside.contains(&line.id);
     // The last mounted first: of two on one place that is the one on top.
     mounts.iter().rev().filter(wanted).map(|line| unescape(line.mount_point)).collect()
-}
-
-/// The fields of mountinfo that matter, see proc_pid_mountinfo(5).
-struct Line<'a> {
-    id: u64,
-    parent: u64,
-    root: &'a [u8],
-    mount_point: &'a [u8],
-    fstype: &'a [u8],
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-        let (id, parent) = (number()?, number()?);
-        let (root, mount_point) = (fields.nth(1)?, fields.next()?);
-        // Optional fields end with a dash.
-        fields.by_ref().find(|field| *field == b"-")?;
-        Some(Self { id, parent, root, mount_point, fstype: fields.next()? })
-    }
-}
-
-/// Blank, tab, newline and backslash are written as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            bytes.push(byte);
-            rest = &after[3..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }

@@ -123,3 +123,21 @@ fn a_program_longer_than_the_kernel_takes_is_refused() {
     let error = super::Filter::new(&long).unwrap_err().to_string();
     assert!(error.starts_with("the filter has ") && error.ends_with("the kernel takes 4096"), "{error}");
 }
+
+#[test]
+fn flags_are_those_given_and_without_a_list_speculation_stays_as_it_is() {
+    use oci_spec::runtime::LinuxSeccompFilterFlag as Flag;
+    assert_eq!(super::flags(None, false), libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    assert_eq!(super::flags(Some(&[]), false), 0);
+    assert_eq!(super::flags(Some(&[]), true), libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    let all = [
+        Flag::SeccompFilterFlagLog,
+        Flag::SeccompFilterFlagSpecAllow,
+        Flag::SeccompFilterFlagTsync,
+        Flag::SeccompFilterFlagWaitKillableRecv,
+    ];
+    let alone = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    assert_eq!(super::flags(Some(&all), false), alone);
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    assert_eq!(super::flags(Some(&all), true), alone | listener);
+}

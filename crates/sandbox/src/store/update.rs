@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::LinuxResources;
 
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Updating<'a> {
     entry: &'a Entry,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Entry {
@@ -29,7 +29,9 @@ impl Entry {
         match openat(&self.dir, NAME, flags, Mode::from_bits_truncate(0o600)) {
             Ok(file) => {
                 let path = self.path.join(NAME);
-                Ok(Updating { entry: self, _lock: lock_by(File::from(file), &path, deadline)? })
+                let file = File::from(file);
+                lock_by(&file, &path, deadline)?;
+                Ok(Updating { entry: self, _lock: file })
             }
             Err(Errno::ENOENT) => Err(Error::NotExist),
             Err(errno) => Err(Error::call(format!("open({:?})", self.path.join(NAME)), errno)),

@@ -83,6 +83,20 @@ pub fn inherit(number: RawFd) -> nix::Result<()> {
     check(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })).map(drop)
 }
 
+/// A descriptor of our caller's by its number, which was named on the command line.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn borrow_callers(number: RawFd) -> nix::Result<BorrowedFd<'static>> {
+    if number < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: F_GETFD takes no argument.
+    check(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_GETFD) }))?;
+    // SAFETY: open, as just seen, and nobody's in this process: what our caller has opened is never closed.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
 /// `dup3(fd, number, 0)`: makes `fd` the standard descriptor `number` (0, 1 or 2), inherited by exec.
 ///
 /// # Errors

@@ -35,6 +35,7 @@ const OPEN_TREE_CLONE: c_uint = 1;
 const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC.cast_unsigned();
 const AT_RECURSIVE: c_uint = libc::AT_RECURSIVE.cast_unsigned();
 const AT_EMPTY_PATH: c_uint = libc::AT_EMPTY_PATH.cast_unsigned();
+const AT_SYMLINK_NOFOLLOW: c_uint = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned();
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
 const FSOPEN_CLOEXEC: c_uint = 1;
@@ -96,6 +97,16 @@ fn owned(fd: RawFd) -> OwnedFd {
 /// <https://man7.org/linux/man-pages/man2/open_tree.2.html>
 pub fn open_tree_clone_host(path: &CStr, recursion: Recursion) -> nix::Result<OwnedFd> {
     open_tree(libc::AT_FDCWD, path, OPEN_TREE_CLONE | recursion.flag())
+}
+
+/// As [`open_tree_clone_host`] with AT_SYMLINK_NOFOLLOW: of a symbolic link at the end of `path` the link itself. Linux 5.2.
+///
+/// # Errors
+/// As [`open_tree_clone_host`].
+///
+/// <https://man7.org/linux/man-pages/man2/open_tree.2.html>
+pub fn open_tree_clone_host_nofollow(path: &CStr, recursion: Recursion) -> nix::Result<OwnedFd> {
+    open_tree(libc::AT_FDCWD, path, OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW | recursion.flag())
 }
 
 /// `open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | recursion)`: a detached copy of the mount

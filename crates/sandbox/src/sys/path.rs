@@ -23,8 +23,12 @@ pub struct Identity {
 ///
 /// <https://man7.org/linux/man-pages/man2/statx.2.html>
 pub fn identity(fd: BorrowedFd<'_>) -> nix::Result<Identity> {
+    let stat = statx(fd, libc::STATX_INO | libc::STATX_MNT_ID)?;
+    Ok(Identity { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino, mount: stat.stx_mnt_id })
+}
+
+fn statx(fd: BorrowedFd<'_>, mask: c_uint) -> nix::Result<libc::statx> {
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
-    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
     let (fd, flags) = (fd.as_raw_fd(), libc::AT_EMPTY_PATH);
     // By number, not as libc::statx: Rust's std refers to that symbol weakly, and link-time optimisation of a static binary
     // lets the weak reference win, which leaves a null pointer to call.
@@ -32,8 +36,7 @@ pub fn identity(fd: BorrowedFd<'_>) -> nix::Result<Identity> {
     let returned = unsafe { libc::syscall(libc::SYS_statx, fd, c"".as_ptr(), flags, mask, buffer.as_mut_ptr()) };
     Errno::result(returned)?;
     // SAFETY: zeroed before and filled by the successful call; every bit pattern is a valid struct of integers.
-    let stat = unsafe { buffer.assume_init() };
-    Ok(Identity { device: (stat.stx_dev_major, stat.stx_dev_minor), inode: stat.stx_ino, mount: stat.stx_mnt_id })
+    Ok(unsafe { buffer.assume_init() })
 }
 
 /// `getxattr(path, name, NULL, 0) >= 0`: whether the file has an extended attribute of this name. Symbolic links are
@@ -58,4 +61,14 @@ pub fn fchmod_path(fd: BorrowedFd<'_>, mode: Mode) -> nix::Result<()> {
     let returned =
         unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
     Errno::result(returned).map(drop)
+}
+
+/// Whether an fd is the root of a mount: `STATX_ATTR_MOUNT_ROOT`, Linux 5.8.
+///
+/// # Errors
+/// ENOMEM.
+pub fn is_mount_root(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let stat = statx(fd, libc::STATX_INO)?;
+    let attribute = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    Ok(stat.stx_attributes & attribute != 0)
 }

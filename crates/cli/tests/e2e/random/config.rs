@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, host};
+use tare_testkit::{Bundle, Runtime, host};
 
 /// SplitMix64: of one seed always the same numbers.
 pub(super) struct Random(pub(super) u64);
@@ -49,7 +49,7 @@ const PROGRAMS: [(&[&str], i32); 6] = [
 ];
 
 /// A bundle, and the exit code of its program.
-pub(super) fn bundle(random: &mut Random, sources: &Path, tag: &str) -> (Bundle, i32) {
+pub(super) fn bundle(random: &mut Random, sources: &Path, runtime: &Runtime) -> (Bundle, i32) {
     let most = if random.once_in(8) { PROGRAMS.len() } else { PROGRAMS.len() - 2 };
     let (program, code) = PROGRAMS[random.below(most)];
     let mut made =
@@ -69,7 +69,7 @@ pub(super) fn bundle(random: &mut Random, sources: &Path, tag: &str) -> (Bundle,
         });
     }
     made = process(random, made, &has);
-    made = linux(random, made, &has, tag);
+    made = linux(random, made, &has, runtime);
     made = attributes(random, made);
     if random.once_in(4) {
         made = hooks(random, made);
@@ -309,7 +309,7 @@ fn process(random: &mut Random, mut bundle: Bundle, has: &Has) -> Bundle {
     bundle
 }
 
-fn linux(random: &mut Random, mut bundle: Bundle, has: &Has, tag: &str) -> Bundle {
+fn linux(random: &mut Random, mut bundle: Bundle, has: &Has, runtime: &Runtime) -> Bundle {
     if has.mount && random.once_in(3) {
         let all = ["private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"];
         bundle = bundle.set("/linux/rootfsPropagation", json!(random.one_of(&all)));
@@ -362,10 +362,16 @@ fn linux(random: &mut Random, mut bundle: Bundle, has: &Has, tag: &str) -> Bundl
         }
         bundle = bundle.set("/linux/sysctl", Value::Object(sysctl));
     }
-    match random.below(6) {
-        0 => bundle = bundle.cgroups_path(&format!("/{tag}-{}", random.below(1_000_000))),
-        1 => bundle = bundle.cgroups_path(&format!("{tag}-{}", random.below(1_000_000))),
-        _ => {}
+    let place = random.below(6);
+    if place < 2 {
+        let name = format!("{}-{}", runtime.tag(), random.below(1_000_000));
+        let before = match (runtime.uses_systemd(), place) {
+            (true, 0) => "system.slice:random:",
+            (true, _) => "::",
+            (false, 0) => "/",
+            (false, _) => "",
+        };
+        bundle = bundle.cgroups_path(&format!("{before}{name}"));
     }
     if random.once_in(4) {
         let (name, value) = match random.below(13) {

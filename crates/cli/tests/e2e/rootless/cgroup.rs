@@ -74,7 +74,7 @@ impl Drop for Delegated {
     fn drop(&mut self) {
         for dir in &self.dirs {
             // The last command may still be on its way out.
-            let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            let end = std::time::Instant::now() + tare_testkit::deadline();
             while dir.exists() && fs::remove_dir(dir).is_err() && std::time::Instant::now() < end {
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }

@@ -49,6 +49,11 @@ impl Lists {
         Ok(Self { default_allow: policy.default_allow, exceptions })
     }
 
+    /// Whether every device is allowed that is not excepted.
+    pub(in crate::cgroup) fn allows_by_default(&self) -> bool {
+        self.default_allow
+    }
+
     /// Reads `devices.list`.
     ///
     /// # Errors

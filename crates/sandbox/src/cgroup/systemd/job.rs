@@ -61,15 +61,13 @@ pub(super) fn stop(connection: &mut Connection, unit: &Unit) -> Result<()> {
     }
 }
 
-/// Changes properties until the unit is gone, and waits until systemd has written what follows from them.
+/// Changes properties until the unit is gone. systemd answers first and writes then: see [`Connection::ping`].
 ///
 /// # Errors
-/// Why systemd does not.
+/// Why systemd does not; then it has changed none of them.
 pub(super) fn set(connection: &mut Connection, unit: &Unit, properties: &[Property]) -> Result<()> {
     let runtime = Value::Bool(true);
-    connection.call("SetUnitProperties", &[Value::str(&unit.name), runtime, list(properties)])?;
-    // It answers first and writes then: without this it would write over what is written next.
-    connection.ping()
+    connection.call("SetUnitProperties", &[Value::str(&unit.name), runtime, list(properties)]).map(drop)
 }
 
 fn await_done(connection: &mut Connection, unit: &Unit, what: &str, answer: &[String]) -> Result<()> {

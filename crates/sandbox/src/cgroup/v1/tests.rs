@@ -4,22 +4,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cgroup::device::tests::rule;
-use crate::cgroup::scratch::{Process, Scratch, host_has_v1, resources, soon, unique};
+use crate::cgroup::scratch::{Process, Scratch, needs_v1, resources, soon, unique};
 use crate::cgroup::{Cgroup, Directory, Driver, Freezer, Location, locate, open};
 
 /// A created cgroup on a host with v1, or the end of the test.
-macro_rules! created_or_return {
+macro_rules! created {
     () => {{
-        if !host_has_v1() {
-            return;
-        }
+        needs_v1!();
         Scratch::created()
     }};
 }
 
 #[test]
 fn create_makes_a_usable_directory_in_every_hierarchy_and_remove_takes_them_all_away() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     for directory in &scratch.0.location().directories {
         assert!(directory.path.is_dir(), "{directory:?}");
     }
@@ -34,7 +32,7 @@ fn create_makes_a_usable_directory_in_every_hierarchy_and_remove_takes_them_all_
 
 #[test]
 fn a_single_threaded_process_enters_through_the_entrances() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     let tasks = scratch.dir("memory").join("tasks");
     let script = format!("echo 0 > {} && grep :memory: /proc/self/cgroup", tasks.display());
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -45,9 +43,7 @@ fn a_single_threaded_process_enters_through_the_entrances() {
 
 #[test]
 fn parents_are_made_with_their_cpusets_and_an_absolute_path_starts_at_the_root() {
-    if !host_has_v1() {
-        return;
-    }
+    needs_v1!();
     let parent = format!("/{}", unique());
     let path = format!("{parent}/../..{parent}/a/b");
     let location = locate(Driver::Cgroupfs, Some(Path::new(&path)), "ignored").unwrap();
@@ -67,9 +63,7 @@ fn parents_are_made_with_their_cpusets_and_an_absolute_path_starts_at_the_root()
 
 #[test]
 fn a_create_that_fails_leaves_nothing() {
-    if !host_has_v1() {
-        return;
-    }
+    needs_v1!();
     let mut location = locate(Driver::Cgroupfs, None, &unique()).unwrap();
     let made = location.directories.clone();
     let bad = Directory { hierarchy: "bogus".into(), path: "/proc/tare/bogus".into() };
@@ -81,7 +75,7 @@ fn a_create_that_fails_leaves_nothing() {
 
 #[test]
 fn limits_arrive_in_their_files() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     scratch
         .0
         .apply(&resources(
@@ -116,7 +110,7 @@ fn limits_arrive_in_their_files() {
 
 #[test]
 fn memory_and_swap_are_raised_lowered_and_lifted_in_the_order_the_kernel_wants() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     for (limit, swap) in [(40 << 20, 80 << 20), (400 << 20, 800 << 20), (20 << 20, 30 << 20), (25 << 20, 25 << 20)] {
         scratch.0.apply(&resources(&format!(r#"{{"memory": {{"limit": {limit}, "swap": {swap}}}}}"#))).unwrap();
         assert_eq!(scratch.read("memory", "memory.limit_in_bytes"), limit.to_string());
@@ -132,7 +126,7 @@ fn memory_and_swap_are_raised_lowered_and_lifted_in_the_order_the_kernel_wants()
 
 #[test]
 fn quota_and_period_may_change_together_in_either_direction() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     for (quota, period, burst) in [(50_000, 100_000, 40_000), (2_000, 4_000, 1_000), (200_000, 400_000, 150_000)] {
         let json = format!(r#"{{"cpu": {{"quota": {quota}, "period": {period}, "burst": {burst}}}}}"#);
         scratch.0.apply(&resources(&json)).unwrap();
@@ -148,7 +142,7 @@ fn quota_and_period_may_change_together_in_either_direction() {
 
 #[test]
 fn switches_of_memory_go_either_way() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     let oom = || scratch.read("memory", "memory.oom_control").lines().next().map(str::to_owned).unwrap();
     scratch.0.apply(&resources(r#"{"memory": {"disableOOMKiller": true, "useHierarchy": true}}"#)).unwrap();
     assert_eq!(oom(), "oom_kill_disable 1");
@@ -163,10 +157,9 @@ fn switches_of_memory_go_either_way() {
 
 #[test]
 fn realtime_runtime_and_period_may_change_together_in_either_direction() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     if !scratch.dir("cpu").join("cpu.rt_runtime_us").exists() {
-        // CONFIG_RT_GROUP_SCHED is off.
-        return;
+        tare_testkit::skip!("CONFIG_RT_GROUP_SCHED is off");
     }
     for (runtime, period) in [(1_000, 500_000), (100, 800), (2_000, 900_000)] {
         let json = format!(r#"{{"cpu": {{"realtimeRuntime": {runtime}, "realtimePeriod": {period}}}}}"#);
@@ -178,7 +171,7 @@ fn realtime_runtime_and_period_may_change_together_in_either_direction() {
 
 #[test]
 fn an_update_that_fails_leaves_every_limit_as_it_was() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     scratch
         .0
         .apply(&resources(
@@ -223,7 +216,7 @@ fn an_update_that_fails_leaves_every_limit_as_it_was() {
 
 #[test]
 fn a_memory_limit_below_what_is_in_use_is_refused_with_the_numbers() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     // Anonymous memory that nothing can be done about: this host has no swap, or may have some.
     scratch.0.apply(&resources(r#"{"memory": {"limit": 134217728, "swap": 134217728}}"#)).unwrap();
     let mut holder = scratch.holder("memory", 48);
@@ -239,41 +232,22 @@ fn a_memory_limit_below_what_is_in_use_is_refused_with_the_numbers() {
 
 #[test]
 fn another_default_of_the_device_list_comes_while_nobody_runs() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     scratch.0.allow_devices(&[rule("allow a")]).unwrap();
     // /dev/null is allowed by every list: a refusal is an instant of "deny all".
-    let script = "echo 0 > $0/cgroup.procs; echo 0 > $1/cgroup.procs; echo in; \
-        while [ ! -e $2 ]; do true </dev/null || echo refused; done";
-    let dir = std::env::temp_dir().join(unique());
-    std::fs::create_dir(&dir).unwrap();
-    let stop = dir.join("stop");
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", script])
-        .args([scratch.dir("devices"), scratch.dir("freezer"), stop.clone()])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
-    assert_eq!(line, "in\n");
-    for _ in 0..50 {
-        scratch.0.allow_devices(&[]).unwrap();
-        assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
-        scratch.0.allow_devices(&[rule("allow a")]).unwrap();
-    }
-    std::fs::write(&stop, "").unwrap();
-    let mut refused = String::new();
-    std::io::Read::read_to_string(&mut output, &mut refused).unwrap();
-    child.wait().unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
+    let refused = scratch.repeat_inside(&["devices", "freezer"], "true </dev/null || echo refused", || {
+        for _ in 0..50 {
+            scratch.0.allow_devices(&[]).unwrap();
+            assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
+            scratch.0.allow_devices(&[rule("allow a")]).unwrap();
+        }
+    });
     assert_eq!(refused.lines().count(), 0);
 }
 
 #[test]
 fn what_the_host_cannot_do_is_refused_by_field() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     for (json, message) in [
         (
             r#"{"unified": {"memory.max": "1"}}"#,
@@ -301,7 +275,7 @@ fn what_the_host_cannot_do_is_refused_by_field() {
 
 #[test]
 fn devices_are_denied_by_default_and_an_update_changes_the_difference() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     scratch.0.allow_devices(&[]).unwrap();
     let default = scratch.read("devices", "devices.list");
     assert!(default.contains("c 1:3 rwm") && default.contains("c *:* m") && !default.contains('a'), "{default}");
@@ -318,7 +292,7 @@ fn devices_are_denied_by_default_and_an_update_changes_the_difference() {
 
 #[test]
 fn the_device_list_decides() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     // kmsg is 1:11: not among the default devices.
     let opens = ["true </dev/null", "true <>/dev/zero", "true </dev/kmsg", "true >/dev/kmsg"];
     scratch.0.allow_devices(&[]).unwrap();
@@ -331,7 +305,7 @@ fn the_device_list_decides() {
 
 #[test]
 fn a_cgroup_in_use_is_refused_and_left_alone() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     open(scratch.0.location()).create().unwrap();
     {
         let mut process = scratch.sleeper();
@@ -347,7 +321,7 @@ fn a_cgroup_in_use_is_refused_and_left_alone() {
 
 #[test]
 fn a_frozen_container_is_killed_and_removed() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     let mut process = scratch.sleeper();
     scratch.0.freeze(Freezer::Frozen, soon()).unwrap();
     assert_eq!(scratch.0.frozen().unwrap(), Freezer::Frozen);
@@ -362,7 +336,7 @@ fn a_frozen_container_is_killed_and_removed() {
 
 #[test]
 fn without_cgroup2_killing_goes_by_the_freezer() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     let mut location = scratch.0.location().clone();
     location.directories.retain(|directory| !directory.hierarchy.is_empty());
     let v1 = super::Manager::new(&location);
@@ -377,7 +351,7 @@ fn without_cgroup2_killing_goes_by_the_freezer() {
 
 #[test]
 fn cgroups_that_the_container_made_go_with_it_and_processes_in_one_hierarchy_alone_too() {
-    let scratch = created_or_return!();
+    let scratch = created!();
     let nested = scratch.dir("memory").join("a/b");
     std::fs::create_dir_all(&nested).unwrap();
     let mut alone = Process::sleeping();
@@ -391,9 +365,7 @@ fn cgroups_that_the_container_made_go_with_it_and_processes_in_one_hierarchy_alo
 
 #[test]
 fn what_stays_is_named() {
-    if !host_has_v1() {
-        return;
-    }
+    needs_v1!();
     let parent = unique();
     let path = format!("/{parent}/inner");
     let location = locate(Driver::Cgroupfs, Some(Path::new(&path)), "ignored").unwrap();
@@ -416,9 +388,7 @@ fn what_stays_is_named() {
 
 #[test]
 fn a_location_survives_its_manager() {
-    if !host_has_v1() {
-        return;
-    }
+    needs_v1!();
     let scratch = Scratch::created();
     let text = serde_json::to_string(scratch.0.location()).unwrap();
     let location: Location = serde_json::from_str(&text).unwrap();

@@ -54,7 +54,14 @@ pub(super) enum Effect {
     Propagation(Propagation),
     Idmap(Recursion),
     CopyUp,
+    CopySymlink,
+    SourceNofollow,
+    DestinationNofollow,
 }
+
+/// Flags of a file system with crun's `r` in front. mount_setattr(2) has none of them: `MS_SYNCHRONOUS` is the number of
+/// another attribute there.
+pub(super) const NEVER_RECURSIVE: &[&str] = &["rasync", "rdirsync", "rmand", "rnomand", "rsync"];
 
 /// `MS_NOSYMFOLLOW` of mount(2), Linux 5.10; neither nix nor libc has it.
 pub(crate) const MS_NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(256);
@@ -83,6 +90,9 @@ pub(super) fn effect(name: &str) -> Option<Effect> {
         "noiversion" => Effect::Clear(MsFlags::MS_I_VERSION),
         "remount" => Effect::Set(MsFlags::MS_REMOUNT),
         "tmpcopyup" => Effect::CopyUp,
+        "copy-symlink" => Effect::CopySymlink,
+        "src-nofollow" => Effect::SourceNofollow,
+        "dest-nofollow" => Effect::DestinationNofollow,
         "idmap" => Effect::Idmap(Recursion::Top),
         "ridmap" => Effect::Idmap(Recursion::Tree),
         // `relatime` and `rw` begin with an r of their own: the plain table comes first.

@@ -127,7 +127,10 @@ fn every_propagation_is_known_and_their_order_is_kept() {
 #[test]
 fn a_bind_is_a_bind_by_option_or_by_type_and_its_relative_source_lies_in_the_bundle() {
     let kind = |fstype, source, options: &[&str]| plan(entry(fstype, source, "/x", options)).kind;
-    let bind = |source: &str, recursion| Kind::Bind { source: source.into(), recursion };
+    let bind = |source: &str, recursion| {
+        let symlinks = Symlinks::default();
+        Kind::Bind { source: source.into(), recursion, symlinks }
+    };
     assert_eq!(kind("none", "/src", &["rbind"]), bind("/src", Recursion::Tree));
     assert_eq!(kind("tmpfs", "/src", &["bind"]), bind("/src", Recursion::Top));
     assert_eq!(kind("bind", "src/a", &[]), bind("/bundle/src/a", Recursion::Top));
@@ -222,4 +225,30 @@ fn mappings_ask_for_an_idmapped_mount_and_come_in_pairs() {
     );
     let tmpfs = entry("tmpfs", "tmpfs", "/x", &["idmap"]);
     assert_eq!(refusal(tmpfs), "mounts[1].options: idmap is for bind mounts alone");
+}
+
+#[test]
+fn what_becomes_of_links_is_for_bind_mounts_to_say() {
+    let symlinks = |options: &[&str]| match plan(entry("bind", "/src", "/x", options)).kind {
+        Kind::Bind { symlinks, .. } => symlinks,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(symlinks(&["ro"]), Symlinks::default());
+    assert_eq!(symlinks(&["copy-symlink"]), Symlinks { copy: true, ..Symlinks::default() });
+    let both = Symlinks { source_nofollow: true, destination_nofollow: true, ..Symlinks::default() };
+    assert_eq!(symlinks(&["src-nofollow", "dest-nofollow"]), both);
+    let line = refusal(entry("bind", "/src", "/x", &["copy-symlink", "dest-nofollow"]));
+    assert_eq!(line, "mounts[1].options: copy-symlink goes with neither src-nofollow nor dest-nofollow");
+    let line = refusal(entry("tmpfs", "tmpfs", "/x", &["src-nofollow"]));
+    assert_eq!(line, "mounts[1].options: copy-symlink, src-nofollow and dest-nofollow are for bind mounts alone");
+}
+
+#[test]
+fn flags_of_a_file_system_have_no_recursive_form() {
+    for name in ["rsync", "rasync", "rdirsync", "rmand", "rnomand"] {
+        for mount in [entry("bind", "/src", "/x", &["rbind", name]), entry("tmpfs", "tmpfs", "/x", &[name])] {
+            let why = format!("{name:?}: a flag of a file system, which mounts below cannot be given");
+            assert_eq!(refusal(mount), format!("mounts[1].options: {why}"));
+        }
+    }
 }

@@ -261,8 +261,7 @@ fn mount_options_reach_the_superblock_and_the_mount() {
 #[test]
 fn a_v1_cgroup_mount_shows_the_containers_directories_and_is_read_only_if_asked() {
     if !Path::new(V1_MEMORY).exists() {
-        // Nothing to show: the test of v2 is another.
-        return;
+        tare_testkit::skip!("no hierarchies of cgroup v1 here");
     }
     let scratch = Scratch::new();
     let own = PathBuf::from(format!("{V1_MEMORY}/tare-rootfs-test-{}", std::process::id()));

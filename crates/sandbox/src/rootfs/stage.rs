@@ -1,0 +1,176 @@
+//! What a container that is restored gets from outside, laid out for CRIU: the root file system, and each mount from outside
+//! under its number, with the attributes that the configuration gives it before CRIU sees it.
+//!
+//! All of it is in a mount namespace of CRIU's own, and gone with it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
+
+use super::saved::{Mounted, Outside, Source};
+use super::tree::{self, Leaf, Links};
+use super::{bind, file_type, mask};
+use crate::cgroup::Directory;
+use crate::error::{CallContext, Context};
+use crate::plan::Plan;
+use crate::plan::mounts::{Kind, MountPlan, Propagation};
+use crate::sys::mount::{Recursion, mount_setattr_root, move_mount, open_tree_clone};
+use crate::{Error, Result};
+
+/// The name of the root file system on the stage.
+const ROOT: &str = "root";
+
+/// Where the stage is and what it is made from.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// An empty directory of the host, absolute.
+    pub directory: &'a Path,
+    /// The container to be.
+    pub plan: &'a Plan,
+    /// What was saved of its mounts.
+    pub saved: &'a Mounted,
+    /// The container's directories, one per hierarchy.
+    pub cgroup: &'a [Directory],
+    /// The trees of those bind mounts whose ids are mapped, in the order of the mounts.
+    pub sources: &'a [Option<OwnedFd>],
+}
+
+impl Stage<'_> {
+    /// Where CRIU finds the root file system.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join(ROOT)
+    }
+
+    /// Where CRIU finds the mount from outside of this index.
+    pub fn path(&self, index: usize) -> PathBuf {
+        self.directory.join(index.to_string())
+    }
+
+    /// Sets the stage, in a new mount namespace of the calling process, and makes the mount points in the root file system
+    /// that are missing there.
+    ///
+    /// # Errors
+    /// A mount point that is a link or lies behind one; the call that failed.
+    pub fn set(&self) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS).call(|| "unshare(CLONE_NEWNS)")?;
+        let slave = Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree };
+        mount_setattr_root(slave.recursion, &slave.mount_attr()).call(|| "mount_setattr(\"/\")")?;
+        umask(Mode::from_bits_truncate(0o022));
+        let root = self.clone_root()?;
+        // What is cloned is in place before the directory for it is covered.
+        let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=711"))
+            .call(|| format!("mount(\"tmpfs\", {:?})", self.directory))?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let stage = open(self.directory, flags, Mode::empty()).call(|| format!("open({:?})", self.directory))?;
+        attach(&stage, ROOT, &root)?;
+        for (index, part) in parts.iter().enumerate() {
+            attach(&stage, &index.to_string(), part)?;
+        }
+        Ok(())
+    }
+
+    fn clone_root(&self) -> Result<OwnedFd> {
+        let path = &self.plan.rootfs;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let root = open(path, flags, Mode::empty()).call(|| format!("open({path:?})"))?;
+        for place in &self.saved.places {
+            make_place(&root, &place.path, if place.directory { Leaf::Directory } else { Leaf::File })
+                .during(|| format!("mount point {:?}", place.path))?;
+        }
+        open_tree_clone(root.as_fd(), Recursion::Tree).call(|| format!("open_tree({path:?})"))
+    }
+
+    fn clone_part(&self, outside: &Outside) -> Result<OwnedFd> {
+        match &outside.source {
+            Source::Bind(destination) => {
+                let (tree, plan) = self.clone_bind(destination)?;
+                bind::set_attributes(plan, tree.as_fd())?;
+                Ok(tree)
+            }
+            Source::Below { destination, path } => {
+                let (tree, plan) = self.clone_bind(destination)?;
+                if !plan.recursive_attrs.is_empty() {
+                    bind::set_attributes(plan, tree.as_fd())?;
+                }
+                let below = tree::open(&tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
+                open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+            }
+            Source::Cgroup(hierarchy) => {
+                let found = self.cgroup.iter().find(|directory| directory.hierarchy == *hierarchy);
+                let directory =
+                    found.ok_or_else(|| Error::Refused(format!("this host has no hierarchy {hierarchy:?}")))?;
+                bind::clone(&directory.path, Recursion::Top)
+            }
+            Source::Null => mask::open_null(),
+            Source::Device(path) => clone_device(path),
+        }
+        .during(|| format!("what is to be mounted on {:?}", outside.mount_point))
+    }
+
+    fn clone_bind(&self, destination: &Path) -> Result<(OwnedFd, &MountPlan)> {
+        let plans = self.plan.mounts.iter().enumerate();
+        let mut found = plans.filter(|(_, plan)| plan.destination == destination);
+        let found = found.find_map(|(index, plan)| match &plan.kind {
+            Kind::Bind { source, recursion, symlinks } => Some((index, plan, source, *recursion, *symlinks)),
+            _ => None,
+        });
+        let (index, plan, source, recursion, symlinks) =
+            found.ok_or_else(|| Error::Refused("not in the configuration".into()))?;
+        let tree = match (&plan.idmap, self.sources.get(index)) {
+            (Some(_), Some(Some(mapped))) => mapped.try_clone().call(|| "dup")?,
+            (Some(_), _) => return Err(Error::Refused("its ids are not mapped".into())),
+            (None, _) => bind::clone_with(source, recursion, symlinks)?,
+        };
+        Ok((tree, plan))
+    }
+}
+
+/// The host's node of a device.
+fn clone_device(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = open(path, flags, Mode::empty()).call(|| format!("open({path:?})"))?;
+    let kind = file_type(&fstat(&node).call(|| "fstat")?);
+    if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
+        return Err(Error::Refused("not a device".into()));
+    }
+    open_tree_clone(node.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+}
+
+/// A mount point without a link on the way, made if it is missing: it was none when the container was saved, and whoever has
+/// put one there since may mean another place.
+fn make_place(root: &OwnedFd, path: &Path, leaf: Leaf) -> Result<()> {
+    let found = match tree::open(root, path, Leaf::File, Links::Refuse) {
+        Err(Errno::ENOENT) => tree::make(root, path, leaf, Links::Refuse),
+        found => found,
+    };
+    let found = found.call(|| format!("openat2({path:?})"))?;
+    let is_directory = file_type(&fstat(&found).call(|| "fstat")?) == SFlag::S_IFDIR;
+    if is_directory == (leaf == Leaf::Directory) {
+        Ok(())
+    } else if is_directory {
+        Err(Error::Refused("is a directory now".into()))
+    } else {
+        Err(Error::Refused("is not a directory any more".into()))
+    }
+}
+
+/// Attaches the detached tree to the new entry `name` of the stage, which is nobody else's.
+fn attach(stage: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<()> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let target = if file_type(&fstat(tree).call(|| "fstat")?) == SFlag::S_IFDIR {
+        mkdirat(stage, name, Mode::from_bits_truncate(0o700)).call(|| format!("mkdirat({name:?})"))?;
+        openat(stage, name, flags | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+    } else {
+        let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
+        openat(stage, name, flags | create, Mode::from_bits_truncate(0o600))
+    };
+    let target = target.call(|| format!("openat({name:?})"))?;
+    move_mount(tree.as_fd(), target.as_fd()).call(|| format!("move_mount({name:?})"))
+}
