@@ -35,8 +35,8 @@ impl Residue {
     pub fn find(&self) -> Vec<String> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            // crun keeps a cache of compiled seccomp profiles here.
-            if entry.file_name() != ".cache" {
+            // crun keeps a cache of compiled seccomp profiles here, and from 1.9 on something empty to mask with.
+            if ![".cache", ".empty-directory"].iter().any(|name| entry.file_name() == *name) {
                 found.push(format!("state: {}", entry.path().display()));
             }
         }
