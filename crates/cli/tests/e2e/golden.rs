@@ -171,6 +171,43 @@ fn the_features_are_at_least_runcs() {
     assert_eq!(missing, [""; 0], "{output}");
 }
 
+/// Each field that runc tells, and each a value of the same kind; more is no harm. Lists have what happened meanwhile, or not.
+#[test]
+fn the_stats_have_runcs_fields() {
+    let runtime = runtime();
+    known!(runtime, Crun: "has no events");
+    if is_another(&runtime) {
+        return;
+    }
+    if host::cgroup_mode() == host::CgroupMode::V2 {
+        tare_testkit::skip!("the statistics were recorded on a host with cgroup v1");
+    }
+    let bundle = Bundle::sleeper().resource("memory", json!({"limit": 1 << 26})).resource("pids", json!({"limit": 50}));
+    let container = runtime.container(&bundle);
+    container.up();
+    let output = container.call("events", &["--stats"]).ok();
+    let shape = serde_json::to_string_pretty(&shape(&output.json())).unwrap() + "\n";
+    if std::env::var_os("TARE_RECORD_GOLDEN").is_some() {
+        return is_golden(&runtime, "events-stats", &shape);
+    }
+    let expected: Value = serde_json::from_str(&fs::read_to_string(path("events-stats")).unwrap()).unwrap();
+    let mut missing = Vec::new();
+    compare("", &expected, &serde_json::from_str(&shape).unwrap(), &mut missing);
+    assert_eq!(missing, [""; 0], "{output}");
+}
+
+/// The kind of each value in place of the value; nothing of a list.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(_) => json!([]),
+        Value::Number(_) => json!("number"),
+        Value::String(_) => json!("string"),
+        Value::Bool(_) => json!("boolean"),
+        Value::Null => Value::Null,
+    }
+}
+
 fn compare(place: &str, expected: &Value, actual: &Value, missing: &mut Vec<String>) {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => {
