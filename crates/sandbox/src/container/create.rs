@@ -127,13 +127,18 @@ impl Runtime {
         };
         let code = foreground::wait(init, &signals, ptmx, notify);
         if !run.keep {
-            match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-                Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
-                Err(Error::NotExist) => {}
-                Err(error) => return Err(error),
-            }
+            self.remove_ended(id, cgroup.as_ref(), &plan, &record)?;
         }
         code
+    }
+
+    /// Removes the container of a foreground command, unless somebody has done so meanwhile.
+    pub(super) fn remove_ended(&self, id: &str, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) -> Result<()> {
+        match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
+            Ok(locked) => delete::remove(locked, None, cgroup, &plan.hooks.poststop, record),
+            Err(Error::NotExist) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the bundle describes, and what is to be done for it.
@@ -249,10 +254,9 @@ impl Runtime {
             parent::build(single_threaded, birthplace, asked, |wire, birth| stage1::run(&plan, own, next, wire, birth))
         })();
         let announced = built.and_then(|ready| {
-            // Without a cgroup nothing was limited before either.
-            let late = late.filter(|_| !cgroup.location().directories.is_empty());
-            let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
-            match limited.and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref())) {
+            match limit_late(cgroup.as_ref(), late)
+                .and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref()))
+            {
                 Ok(()) => Ok(ready),
                 Err(error) => {
                     ready.end();
@@ -370,6 +374,13 @@ fn split_late(resources: &LinuxResources) -> (Cow<'_, LinuxResources>, Option<Li
         first.set_unified(Some(unified));
     }
     (Cow::Owned(first), Some(late))
+}
+
+/// The limits for after init is, see [`split_late`].
+pub(super) fn limit_late(cgroup: &dyn Cgroup, late: Option<LinuxResources>) -> Result<()> {
+    // Without a cgroup nothing was limited before either.
+    let late = late.filter(|_| !cgroup.location().directories.is_empty());
+    late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup))
 }
 
 /// Opens on the host what the stages need and must not open by name.

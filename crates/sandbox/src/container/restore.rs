@@ -12,7 +12,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 
 use super::checkpoint::{CriuOptions, check, external_namespace, shared};
 use super::create::{self, Detach, Ground, Terminal, open_terminal, place_in_scope, undo};
-use super::{CreateOptions, RunOptions, Runtime, Status, deadline, delete};
+use super::{CreateOptions, RunOptions, Runtime, Status};
 use crate::criu::image::{Description, Images};
 use crate::criu::rpc::{ExtMount, InheritFd, JoinNamespace, Options, Type};
 use crate::criu::{self, Birth, DIRECTORY, Notice, Unborn};
@@ -71,11 +71,7 @@ impl Runtime {
         drop(locked);
         let Some(signals) = signals else { return Ok(0) };
         let code = foreground::wait(init, &signals, ptmx, None);
-        match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-            Ok(locked) => delete::remove(locked, None, cgroup.as_ref(), &plan.hooks.poststop, &record)?,
-            Err(Error::NotExist) => {}
-            Err(error) => return Err(error),
-        }
+        self.remove_ended(id, cgroup.as_ref(), &plan, &record)?;
         code
     }
 
@@ -112,11 +108,8 @@ impl Runtime {
             restore.run(&program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
-        let limited = restored.and_then(|init| {
-            let late = late.filter(|_| !cgroup.location().directories.is_empty());
-            let limited = late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup));
-            limited.map(|()| init).inspect_err(|_| end_child(init))
-        });
+        let limited = restored
+            .and_then(|init| create::limit_late(cgroup.as_ref(), late).map(|()| init).inspect_err(|_| end_child(init)));
         match limited {
             Ok(init) => Ok(Back { locked, cgroup, plan, record, init, ptmx: terminal.own }),
             Err(error) => {
