@@ -33,8 +33,8 @@ validation: build ## the validation suite of opencontainers/runtime-tools, into 
 	@hack/setup busybox-static runc crun uidmap
 	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
 
-bench: build ## time tare beside runc and crun
-	@hack/compare
+bench: build ## time tare beside runc, crun and the floor, into bench/results.json (QUICK=1: a minute, and nothing kept)
+	@hack/bench/run $(if $(QUICK),--quick)
 
 man: setup ## man pages and shell completion from the definitions of the flags, into target/documents
 	@rm -rf target/documents
@@ -56,7 +56,6 @@ deny: setup ## licences, duplicates, sources and advisories of the dependencies,
 
 fmt: setup ## format the code
 	cargo fmt --all
-	rustfmt --edition 2024 hack/compare.rs
 
 clean: ## remove everything built, and the cached root file systems
 	cargo clean

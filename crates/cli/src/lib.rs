@@ -5,8 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
-
 mod activation;
 mod args;
 mod duration;
@@ -26,12 +24,12 @@ use tare_sandbox::error::{CallContext, Context};
 
 pub use args::command_tree;
 
-/// The whole program.
-pub fn main() -> ExitCode {
+/// The whole program; its exit code.
+pub fn main() -> u8 {
     let mut reporter = Reporter::default();
     match run(std::env::args_os().collect(), &mut reporter) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => ExitCode::from(reporter.report(&failure)),
+        Ok(code) => code,
+        Err(failure) => reporter.report(&failure),
     }
 }
 

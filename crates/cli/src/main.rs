@@ -1,9 +1,5 @@
 //! The tare command line.
 
-#![forbid(unsafe_code)]
+#![no_main]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tare_cli::main()
-}
+tare_sandbox::program!(tare_cli::main);

@@ -23,6 +23,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod start;
 pub mod thread;
 pub mod tty;
 pub mod uts;

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
-/// Gives the program that is about to be executed what it expects: no signal blocked, and SIGPIPE, which Rust's
+/// Gives the program that is about to be executed what it expects: no signal blocked, and SIGPIPE, which the
 /// runtime ignores, at its default. Other dispositions are the caller's (nohup) and stay.
 ///
 /// # Errors

@@ -1,0 +1,147 @@
+//! One container at a time, and several at once.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::Row;
+use crate::command::{Bench, Done, Runtime, quiet, time};
+
+/// Adds what was measured in every round.
+struct Series<'r> {
+    rows: &'r mut Vec<Row>,
+    unit: &'static str,
+}
+
+impl Series<'_> {
+    fn add(&mut self, what: &'static str, runtime: &str, value: f64) {
+        match self.rows.iter_mut().find(|row| row.what == what && row.runtime == runtime) {
+            Some(row) => row.values.push(value),
+            None => self.rows.push(Row { what, runtime: runtime.to_owned(), values: vec![value], unit: self.unit }),
+        }
+    }
+}
+
+/// Every verb of a container's life, beside the floor and an empty static program.
+pub(crate) fn life(bench: &Bench, rows: &mut Vec<Row>) -> Done {
+    for runtime in &bench.runtimes {
+        time(runtime.command(&["run", "--detach", "--bundle", &bench.bundle("sleep")], "stays"))?;
+    }
+    let mut series = Series { rows, unit: "ms" };
+    // The first round warms the caches and is not counted.
+    for round in 0..=bench.rounds {
+        for turn in 0..bench.runtimes.len() {
+            let runtime = &bench.runtimes[(turn + round) % bench.runtimes.len()];
+            for (what, taken) in one_life(bench, runtime, round)? {
+                if round > 0 {
+                    series.add(what, &runtime.name, taken);
+                }
+            }
+        }
+        let empty = time(quiet(Command::new(bench.directory.join("true/rootfs/bin/true"))))?;
+        let floor = time(bench.floor(&round.to_string())?)?;
+        if round > 0 {
+            series.add("empty", "program", empty);
+            series.add("run", "floor", floor);
+        }
+    }
+    for runtime in &bench.runtimes {
+        time(runtime.command(&["delete", "--force"], "stays"))?;
+    }
+    for row in rows {
+        row.values.sort_by(f64::total_cmp);
+    }
+    Ok(())
+}
+
+fn one_life(bench: &Bench, runtime: &Runtime, round: usize) -> Done<Vec<(&'static str, f64)>> {
+    let id = round.to_string();
+    let run = |bundle| time(runtime.command(&["run", "--bundle", &bench.bundle(bundle)], &id));
+    let mut exec = runtime.command(&["exec"], "stays");
+    exec.arg("/bin/true");
+    Ok(vec![
+        ("run", run("true")?),
+        ("run, Docker's seccomp", run("seccomp")?),
+        ("run, 1,000 mounts", run("mounts")?),
+        ("run, 20 MB config", run("huge")?),
+        ("create", time(runtime.command(&["create", "--bundle", &bench.bundle("true")], &id))?),
+        ("start", time(runtime.command(&["start"], &id))?),
+        // A stopped container is what delete is about; --force waits for a true that has not ended yet.
+        ("delete", time(runtime.command(&["delete", "--force"], &id))?),
+        ("exec", time(exec)?),
+        ("state", time(runtime.command(&["state"], "stays"))?),
+        ("list of one", time(runtime.command(&["list"], ""))?),
+    ])
+}
+
+/// Peak memory and system calls of a `run`.
+pub(crate) fn weight(bench: &Bench, rows: &mut Vec<Row>) -> Done {
+    for runtime in &bench.runtimes {
+        let peak = peak_memory(&runtime.command(&["run", "--bundle", &bench.bundle("true")], "peak"), bench)?;
+        rows.push(Row { what: "peak memory", runtime: runtime.name.clone(), values: vec![peak], unit: "MiB" });
+        let calls = system_calls(&runtime.command(&["run", "--bundle", &bench.bundle("true")], "traced"), bench)?;
+        rows.push(Row { what: "system calls", runtime: runtime.name.clone(), values: vec![calls], unit: "" });
+    }
+    Ok(())
+}
+
+/// The command line behind a program that observes it.
+fn behind(observer: Command, observed: &Command) -> Command {
+    let mut command = observer;
+    command.arg(observed.get_program()).args(observed.get_args());
+    quiet(command)
+}
+
+/// The largest of all processes, as wait4(2) tells of a child and of those it waited for.
+fn peak_memory(command: &Command, bench: &Bench) -> Done<f64> {
+    let output = bench.directory.join("time");
+    let mut observer = Command::new("/usr/bin/time");
+    observer.args(["-f", "%M", "-o"]).arg(&output);
+    time(behind(observer, command))?;
+    let kibibytes: f64 = std::fs::read_to_string(&output)?.trim().parse()?;
+    Ok(kibibytes / 1024.0)
+}
+
+/// Of all processes; those of the container itself, about fifteen, are among them.
+fn system_calls(command: &Command, bench: &Bench) -> Done<f64> {
+    let output = bench.directory.join("strace");
+    let mut observer = Command::new("strace");
+    observer.arg("-f").arg("-c").arg("-U").arg("calls,name").arg("-o").arg(&output);
+    time(behind(observer, command))?;
+    let text = std::fs::read_to_string(&output)?;
+    let total = text.lines().find_map(|line| line.trim().strip_suffix(" total")).ok_or("strace counted nothing")?;
+    Ok(total.trim().parse()?)
+}
+
+/// How many containers a second run to their end, 1, 8 and 64 at once.
+pub(crate) fn at_once(bench: &Bench, rows: &mut Vec<Row>) -> Done {
+    for (what, jobs) in
+        [("runs a second, 1 at once", 1), ("runs a second, 8 at once", 8), ("runs a second, 64 at once", 64)]
+    {
+        for runtime in &bench.runtimes {
+            let total = jobs.max(bench.rounds.div_ceil(jobs) * jobs);
+            let begin = Instant::now();
+            std::thread::scope(|scope| -> Done {
+                let workers: Vec<_> = (0..jobs)
+                    .map(|job| {
+                        scope.spawn(move || -> Result<(), String> {
+                            for number in 0..total / jobs {
+                                let id = format!("{job}-{number}");
+                                let command = runtime.command(&["run", "--bundle", &bench.bundle("true")], &id);
+                                time(command).map_err(|error| error.to_string())?;
+                            }
+                            Ok(())
+                        })
+                    })
+                    .collect();
+                for worker in workers {
+                    worker.join().map_err(|_| "a thread panicked")??;
+                }
+                Ok(())
+            })?;
+            #[allow(clippy::cast_precision_loss)]
+            let rate = total as f64 / begin.elapsed().as_secs_f64();
+            rows.push(Row { what, runtime: runtime.name.clone(), values: vec![rate], unit: "/s" });
+        }
+    }
+    Ok(())
+}
