@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod compile;
+mod name;
 pub mod notify;
 pub mod profile;
 pub mod program;

@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::Arch;
 
+use super::name::Name;
 use super::table::SYSCALLS;
 
 /// A calling convention. The order is that of the columns of the table.
@@ -90,7 +91,7 @@ impl Abi {
 
     /// The number of a system call in the table, without the base.
     pub fn number(self, name: &str) -> Option<u32> {
-        let row = SYSCALLS.binary_search_by_key(&name, |(name, _)| name).ok()?;
+        let row = row(name)?;
         u32::try_from(SYSCALLS[row].1[self as usize]).ok()
     }
 
@@ -161,6 +162,12 @@ const IPC: [(&str, u64); 12] = [
     ("shmctl", 24),
 ];
 
+/// The row of a name in the table.
+fn row(name: &str) -> Option<usize> {
+    let name = Name::of(name)?;
+    SYSCALLS.binary_search_by_key(&name, |(name, _)| *name).ok()
+}
+
 /// A name looked up once, for every convention.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
@@ -171,7 +178,7 @@ pub struct Call {
 impl Call {
     /// None for a name that no convention known here has.
     pub fn of(name: &str) -> Option<Self> {
-        let row = SYSCALLS.binary_search_by_key(&name, |(name, _)| name).ok();
+        let row = row(name);
         let multiplexed = Abi::X86.multiplexed(name);
         (row.is_some() || multiplexed.is_some()).then_some(Self { row, multiplexed })
     }

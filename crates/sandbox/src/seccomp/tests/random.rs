@@ -69,7 +69,8 @@ const ARCHITECTURES: [&str; 7] = [
 fn profile(random: &mut Random) -> LinuxSeccomp {
     let size = *random.of(&[0, 1, 2, 3, 3, 5, 10, 60]);
     // A few names more often than others, so that rules meet.
-    let favourites: Vec<&str> = (0..3).map(|_| random.of(SYSCALLS).0).chain(["socket", "semop", "set_tls"]).collect();
+    let favourites: Vec<&str> =
+        (0..3).map(|_| random.of(SYSCALLS).0.text()).chain(["socket", "semop", "set_tls"]).collect();
     let with_errno = |random: &mut Random, action: &str| {
         (matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") && random.below(2) == 0).then(|| random.below(4096))
     };
@@ -79,7 +80,7 @@ fn profile(random: &mut Random) -> LinuxSeccomp {
                 .map(|_| match random.below(10) {
                     0 => "no_such_call",
                     1..4 => random.of(&favourites),
-                    _ => random.of(SYSCALLS).0,
+                    _ => random.of(SYSCALLS).0.text(),
                 })
                 .collect();
             let action = *random.of(&ACTIONS);
