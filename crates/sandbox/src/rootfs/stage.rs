@@ -12,9 +12,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 
+use super::propagation::clone_private;
 use super::saved::{Mounted, Outside, Source};
 use super::tree::{self, Leaf, Links};
-use super::{bind, file_type, mask};
+use super::{HostMounts, bind, file_type, mask};
 use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
@@ -106,7 +107,7 @@ impl Stage<'_> {
                 let found = self.cgroup.iter().find(|directory| directory.hierarchy == *hierarchy);
                 let directory =
                     found.ok_or_else(|| Error::Refused(format!("this host has no hierarchy {hierarchy:?}")))?;
-                bind::clone(&directory.path, Recursion::Top)
+                bind::clone_slave(&directory.path, Recursion::Top)
             }
             Source::Null => mask::open_null(),
             Source::Device(path) => clone_device(path),
@@ -121,7 +122,7 @@ impl Stage<'_> {
         let tree = match (&plan.idmap, self.sources.get(index)) {
             (Some(_), Some(Some(mapped))) => Some(mapped.try_clone().call(|| "dup")?),
             (Some(_), _) => return Err(Error::Refused("its ids are not mapped".into())),
-            (None, _) => bind::clone_source(plan)?,
+            (None, _) => bind::clone_source(plan, HostMounts::callers())?,
         };
         let tree = tree.ok_or_else(|| Error::Refused("not a bind mount".into()))?;
         Ok((tree, plan))
@@ -136,7 +137,7 @@ fn clone_device(path: &Path) -> Result<OwnedFd> {
     if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
         return Err(Error::Refused("not a device".into()));
     }
-    open_tree_clone(node.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+    clone_private(node.as_fd()).call(|| format!("open_tree({path:?})"))
 }
 
 /// A mount point without a link on the way, made if it is missing: it was none when the container was saved, and whoever has
