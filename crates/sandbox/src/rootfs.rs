@@ -49,7 +49,7 @@ pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
 pub use propagation::HostMounts;
 pub use saved::{Expected, Mounted, Outside, Place, Seen, Source, look, restrict};
-pub use stage::Stage;
+pub use stage::{Laid, Stage};
 
 /// Whose mount namespace the root is attached in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

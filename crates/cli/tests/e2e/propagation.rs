@@ -2,8 +2,9 @@
 //! host, unless the configuration shares it.
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, Output, Runtime, TempDir, known};
+use tare_testkit::{Bundle, Container, Criu, Output, Runtime, TempDir, known, skip};
 
+use crate::checkpoint::{NO_STDIO, Saved, with_criu};
 use crate::runtime;
 
 const CRUN: &str = "1.8.1 runs below a slave of this host where cgroups are hybrid, and is not seen";
@@ -23,7 +24,10 @@ impl Host {
     /// Runs the bundle there with `script`, which has the runtime's command line as its `"$@"` and the volume as `$V`. What
     /// reaches the host is told at the end.
     fn with(&self, runtime: &Runtime, bundle: &Bundle, verb: &str, script: &str) -> Output {
-        let container = runtime.container(bundle);
+        self.of(&runtime.container(bundle), bundle, verb, script)
+    }
+
+    fn of(&self, container: &Container<'_>, bundle: &Bundle, verb: &str, script: &str) -> Output {
         let (volume, root) = (self.0.path().display(), bundle.path().join("rootfs"));
         let new = "while read -r id parent device source point rest; do \
                        case \" $before \" in *\" $id,$point \"*) ;; *) echo \"reached $point\" ;; esac; \
@@ -213,4 +217,64 @@ fn without_a_mount_namespace_nothing_is_mounted_where_a_bind_is_from() {
                   $T delete --force $ID";
     let output = host.with(&runtime, &bundle, "create", script).ok();
     assert_eq!(output.lines(), ["1", "0"], "{output}");
+}
+
+/// Two directories of one file system, and the root: the slaves of one mount of the host.
+fn two_binds() -> (TempDir, Bundle) {
+    let volume = TempDir::new("binds");
+    let mut bundle = Bundle::new().args(["sleep", "1000"]);
+    for name in ["one", "two"] {
+        std::fs::create_dir(volume.join(name)).unwrap();
+        std::fs::write(volume.join(name).join("file"), name).unwrap();
+        bundle = bundle.bind(volume.join(name), &format!("/{name}"), &["rbind", "ro"]);
+    }
+    (volume, bundle)
+}
+
+/// Which of its mounts are slaves.
+const SLAVES: &str = "sh -c \"while read -r id parent device root point options tag rest; do \
+                      case \\$point,\\$tag in /,master:*|/one,master:*|/two,master:*) echo \\$point;; esac; \
+                      done < /proc/self/mountinfo\"";
+
+#[test]
+fn a_restored_container_is_the_slave_that_it_was() {
+    let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "binds them anew, by their paths");
+    let (volume, bundle) = two_binds();
+    let container = runtime.container(&bundle);
+    let saved = Saved::new(&runtime, &container, criu);
+    let script = format!(
+        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && $T exec $ID {slaves} && \
+         (quiet $T checkpoint --image-path {images} $ID) && (quiet $T restore --bundle {bundle} --image-path {images} --detach $ID) && \
+         mkdir {volume}/one/late && mount -t tmpfs late {volume}/one/late && \
+         $T exec $ID {slaves} && $T exec $ID grep -c /one/late /proc/self/mountinfo; $T delete --force $ID",
+        criu.path(),
+        slaves = SLAVES,
+        images = saved.images(),
+        bundle = bundle.path().display(),
+        volume = volume.path().display()
+    );
+    let host = Host::new();
+    let output = saved.explain(host.of(&container, &bundle, "create", &script), "restore.log").ok();
+    let slaves = ["/", "/one", "/two"];
+    assert_eq!(output.lines()[..7], [&slaves[..], &slaves[..], &["1"]].concat(), "{output}");
+}
+
+#[test]
+fn what_was_saved_on_a_host_with_shared_mounts_comes_back_on_one_without() {
+    let (runtime, criu) = with_criu!();
+    let (_volume, bundle) = two_binds();
+    let container = runtime.container(&bundle);
+    let saved = Saved::new(&runtime, &container, criu);
+    let script = format!(
+        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && \
+         (quiet $T checkpoint --image-path {} $ID)",
+        criu.path(),
+        saved.images()
+    );
+    saved.explain(Host::new().of(&container, &bundle, "create", &script), "dump.log").ok();
+    // Slaves of nothing that this host has.
+    let private = "exec unshare --mount --propagation private \"$@\"";
+    saved.explain(saved.restoring(&["--detach"]).through_shell(private).run(), "restore.log").ok();
+    assert_eq!(container.shell("cat /one/file /two/file"), "onetwo");
 }

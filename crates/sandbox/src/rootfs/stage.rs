@@ -3,6 +3,7 @@
 //!
 //! All of it is in a mount namespace of CRIU's own, and gone with it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,12 +16,13 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 use super::propagation::clone_private;
 use super::saved::{Mounted, Outside, Source};
 use super::tree::{self, Leaf, Links};
-use super::{HostMounts, bind, file_type, mask};
+use super::{HostMounts, bind, file_type, mask, mountinfo};
 use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::mounts::{Kind, MountPlan, Propagation};
 use crate::sys::mount::{Recursion, mount_setattr_root, move_mount, open_tree_clone};
+use crate::sys::path::identity;
 use crate::{Error, Result};
 
 /// The name of the root file system on the stage.
@@ -41,6 +43,33 @@ pub struct Stage<'a> {
     pub sources: &'a [Option<OwnedFd>],
 }
 
+/// What of that is a slave: of mounts of the host that are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Laid {
+    /// The root file system.
+    pub root: bool,
+    /// The mounts from outside, by index.
+    pub parts: Vec<bool>,
+}
+
+impl Laid {
+    /// Whether the mount from outside of this index is one.
+    pub fn is_slave(&self, index: usize) -> bool {
+        self.parts.get(index).copied().unwrap_or_default()
+    }
+
+    fn look(root: &OwnedFd, parts: &[OwnedFd]) -> Result<Self> {
+        // Not `self`: the mount namespace is this thread's.
+        let path = "/proc/thread-self/mountinfo";
+        let mountinfo = std::fs::read(path).call(|| format!("read({path:?})"))?;
+        let slaves: HashSet<u64> =
+            mountinfo::lines(&mountinfo).filter(|line| line.slave).map(|line| line.id).collect();
+        let is_slave =
+            |mount: &OwnedFd| Ok(slaves.contains(&identity(mount.as_fd()).call(|| "statx")?.mount));
+        Ok(Self { root: is_slave(root)?, parts: parts.iter().map(is_slave).collect::<Result<_>>()? })
+    }
+}
+
 impl Stage<'_> {
     /// Where CRIU finds the root file system.
     pub fn root(&self) -> PathBuf {
@@ -53,28 +82,34 @@ impl Stage<'_> {
     }
 
     /// Sets the stage, in a new mount namespace of the calling process, and makes the mount points in the root file system
-    /// that are missing there.
+    /// that are missing there. What it returns is for [`crate::criu::propagation::cover`].
     ///
     /// # Errors
     /// A mount point that is a link or lies behind one; the call that failed.
-    pub fn set(&self) -> Result<()> {
+    pub fn set(&self) -> Result<Laid> {
         unshare(CloneFlags::CLONE_NEWNS).call(|| "unshare(CLONE_NEWNS)")?;
         let slave = Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree };
         mount_setattr_root(slave.recursion, &slave.mount_attr()).call(|| "mount_setattr(\"/\")")?;
         umask(Mode::from_bits_truncate(0o022));
         let root = self.clone_root()?;
         // What is cloned is in place before the directory for it is covered.
-        let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let purpose = |outside: &Outside| format!("what is to be mounted on {:?}", outside.mount_point);
+        let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside).during(|| purpose(outside)));
+        let mut parts = parts.collect::<Result<Vec<_>>>()?;
         mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=711"))
             .call(|| format!("mount(\"tmpfs\", {:?})", self.directory))?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let stage = open(self.directory, flags, Mode::empty()).call(|| format!("open({:?})", self.directory))?;
         attach(&stage, ROOT, &root)?;
-        for (index, part) in parts.iter().enumerate() {
+        for (index, (part, outside)) in parts.iter_mut().zip(&self.saved.outside).enumerate() {
+            if let Source::Below { path, .. } = &outside.source {
+                attach(&stage, &format!("{index}.above"), part)?;
+                // Only now can it be copied: before Linux 6.15 what is attached nowhere cannot.
+                *part = clone_below(part, path).during(|| purpose(outside))?;
+            }
             attach(&stage, &index.to_string(), part)?;
         }
-        Ok(())
+        Laid::look(&root, &parts)
     }
 
     fn clone_root(&self) -> Result<OwnedFd> {
@@ -95,13 +130,13 @@ impl Stage<'_> {
                 bind::set_attributes(plan, tree.as_fd())?;
                 Ok(tree)
             }
-            Source::Below { destination, path } => {
+            // For now what it is below.
+            Source::Below { destination, .. } => {
                 let (tree, plan) = self.clone_bind(destination)?;
                 if !plan.recursive_attrs.is_empty() {
                     bind::set_attributes(plan, tree.as_fd())?;
                 }
-                let below = tree::open(&tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
-                open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+                Ok(tree)
             }
             Source::Cgroup(hierarchy) => {
                 let found = self.cgroup.iter().find(|directory| directory.hierarchy == *hierarchy);
@@ -112,7 +147,6 @@ impl Stage<'_> {
             Source::Null => mask::open_null(),
             Source::Device(path) => clone_device(path),
         }
-        .during(|| format!("what is to be mounted on {:?}", outside.mount_point))
     }
 
     fn clone_bind(&self, destination: &Path) -> Result<(OwnedFd, &MountPlan)> {
@@ -127,6 +161,12 @@ impl Stage<'_> {
         let tree = tree.ok_or_else(|| Error::Refused("not a bind mount".into()))?;
         Ok((tree, plan))
     }
+}
+
+/// The mount at `path` in an attached tree.
+fn clone_below(tree: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let below = tree::open(tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
+    open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
 }
 
 /// The host's node of a device.
