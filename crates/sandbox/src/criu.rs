@@ -6,6 +6,7 @@
 pub mod cgroups;
 pub mod image;
 pub mod log;
+pub mod propagation;
 pub mod rpc;
 mod session;
 

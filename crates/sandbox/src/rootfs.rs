@@ -35,6 +35,7 @@ mod mask;
 mod mount;
 mod mountinfo;
 mod pivot;
+mod propagation;
 mod saved;
 mod stage;
 mod tree;
@@ -46,8 +47,9 @@ pub use live::{Change, change};
 pub use mask::{mask_paths, open_null, read_only_paths, read_only_root};
 pub use mount::{CgroupNamespace, MountEnv};
 pub use pivot::{Enter, set_root_propagation};
+pub use propagation::HostMounts;
 pub use saved::{Expected, Mounted, Outside, Place, Seen, Source, look, restrict};
-pub use stage::Stage;
+pub use stage::{Laid, Stage};
 
 /// Whose mount namespace the root is attached in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub enum MountNamespace {
 pub struct Root {
     fd: OwnedFd,
     identity: Identity,
+    namespace: MountNamespace,
     /// Whether unmounting the host's tree could reach the host.
     host_may_see: bool,
     /// Mounts that become read-only when all others are in place.
@@ -88,17 +91,14 @@ impl Root {
     pub fn attach(rootfs: &Path, propagation: Option<Propagation>, namespace: MountNamespace) -> Result<Self> {
         let new = namespace == MountNamespace::New;
         if new {
-            let mut wanted = propagation.unwrap_or(Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree });
-            if wanted.flag == MsFlags::MS_UNBINDABLE {
-                // The sources of binds are among them. The container's own mounts are made so in the end.
-                wanted.flag = MsFlags::MS_PRIVATE;
+            for change in HostMounts::new(propagation).changes() {
+                mount_setattr_root(change.recursion, &change.mount_attr())
+                    .map_err(|errno| match errno {
+                        Errno::ENOSYS => Error::Refused("this kernel has no mount_setattr(2): needs Linux 5.12".into()),
+                        errno => Error::call("mount_setattr(\"/\")", errno),
+                    })
+                    .during(|| "set the propagation of the host's mounts")?;
             }
-            mount_setattr_root(wanted.recursion, &wanted.mount_attr())
-                .map_err(|errno| match errno {
-                    Errno::ENOSYS => Error::Refused("this kernel has no mount_setattr(2): needs Linux 5.12".into()),
-                    errno => Error::call("mount_setattr(\"/\")", errno),
-                })
-                .during(|| "set the propagation of the host's mounts")?;
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut fd = nix::fcntl::open(rootfs, flags, Mode::empty())
@@ -123,14 +123,15 @@ impl Root {
         }
         let identity = identity(fd.as_fd()).call(|| format!("statx({rootfs:?})"))?;
         let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
-        Ok(Self { fd, identity, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
+        Ok(Self { fd, identity, namespace, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
     }
 
     /// The root of a container that runs.
     fn of_container(fd: OwnedFd) -> Result<Self> {
         let identity = identity(fd.as_fd()).call(|| "statx(\"/\")")?;
         let (read_only_later, dev, dev_is_bind, dev_is_new) = Default::default();
-        Ok(Self { fd, identity, host_may_see: false, read_only_later, dev, dev_is_bind, dev_is_new })
+        let (namespace, host_may_see) = (MountNamespace::New, false);
+        Ok(Self { fd, identity, namespace, host_may_see, read_only_later, dev, dev_is_bind, dev_is_new })
     }
 
     /// Makes the root the working directory, for hooks that run before it is entered.

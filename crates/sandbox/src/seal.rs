@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::mount::MsFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::FsFlags;
@@ -84,7 +85,8 @@ fn is_nowhere(link: &str) -> Result<bool> {
 
 fn read_only_mount(program: &CStr) -> nix::Result<OwnedFd> {
     let tree = open_tree_clone_host(program, Recursion::Top)?;
-    let read_only = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    let propagation = MsFlags::MS_PRIVATE.bits();
+    let read_only = MountAttr { attr_set: libc::MOUNT_ATTR_RDONLY, propagation, ..MountAttr::default() };
     mount_setattr(tree.as_fd(), Recursion::Top, &read_only)?;
     Ok(tree)
 }
@@ -106,7 +108,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::OpenOptionsExt;
 
-    use nix::mount::{MsFlags, mount};
+    use nix::mount::mount;
 
     use super::*;
     use crate::sys::mount::open_tree_clone;

@@ -41,6 +41,7 @@ mod nested;
 mod order;
 mod pod;
 mod process;
+mod propagation;
 mod random;
 mod rootfs;
 mod rootless;

@@ -11,9 +11,9 @@ use super::{Runtime, Status};
 use crate::error::{CallContext, Context};
 use crate::init::stage1::become_root;
 use crate::plan::IdMappings;
-use crate::plan::mounts::plan_mounts;
+use crate::plan::mounts::{Propagation, plan_mounts};
 use crate::plan::namespaces::{NamespacePlan, clone_flag};
-use crate::rootfs::{self, Change};
+use crate::rootfs::{self, Change, HostMounts};
 use crate::step::Step;
 use crate::store::{Entry, Record};
 use crate::sys::thread::SingleThreaded;
@@ -31,7 +31,10 @@ impl Runtime {
         let spec = entry.spec()?;
         let plans = plan_mounts(mounts, &record.bundle, &IdMappings::default())?;
         let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().clone());
-        let change = Change::add(plans, label.filter(|label| !label.is_empty())).at(Step::Mount)?;
+        let propagation = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+        let host = HostMounts::new(propagation.and_then(Propagation::parse))
+            .in_user_namespace(namespaces(&spec).has(LinuxNamespaceType::User));
+        let change = Change::add(plans, host, label.filter(|label| !label.is_empty())).at(Step::Mount)?;
         enter(&entry, &spec, change)
     }
 
@@ -59,8 +62,7 @@ fn check_running(entry: &Entry, record: &Record) -> Result<()> {
 fn enter(entry: &Entry, spec: &Spec, change: Change) -> Result<()> {
     // setns(2) to a user namespace is for a process of one thread.
     let _single_threaded = SingleThreaded::verify()?;
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
-    let namespaces = NamespacePlan::new(namespaces.unwrap_or_default());
+    let namespaces = namespaces(spec);
     if !namespaces.has(LinuxNamespaceType::Mount) {
         return Err(Error::Refused("linux.namespaces: the container has no mount namespace of its own".into()));
     }
@@ -81,4 +83,9 @@ fn enter(entry: &Entry, spec: &Spec, change: Change) -> Result<()> {
         become_root().at(Step::MapIds)?;
     }
     rootfs::change(root, change).at(Step::Mount)
+}
+
+fn namespaces(spec: &Spec) -> NamespacePlan {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    NamespacePlan::new(namespaces.unwrap_or_default())
 }

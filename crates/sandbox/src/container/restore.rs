@@ -179,7 +179,8 @@ impl Restore<'_> {
                 // For a process of one thread, which a fork is.
                 nix::unistd::write(entrance, b"0").call(|| "write(cgroup)").at(Step::EnterCgroup)?;
             }
-            stage.set().at(Step::Mount)
+            let laid = stage.set().at(Step::Mount)?;
+            criu::propagation::cover(self.images.path(), stage.directory, &laid).at(Step::Mount)
         };
         let target = cgroup.clone_target()?;
         let kept: Vec<BorrowedFd<'_>> = joined.iter().map(AsFd::as_fd).collect();

@@ -11,7 +11,7 @@ use nix::sys::statfs::PROC_SUPER_MAGIC;
 
 use super::mount::{DEV, describe, is_of};
 use super::tree::Leaf;
-use super::{Root, file_type};
+use super::{HostMounts, MountNamespace, Root, file_type, propagation};
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::{Kind, MountPlan, Symlinks};
 use crate::sys::mount::{Recursion, mount_setattr, move_mount, open_tree_clone_host, open_tree_clone_host_nofollow};
@@ -20,23 +20,27 @@ use crate::{Error, Result};
 /// The inode of the root of every procfs, `PROC_ROOT_INO`.
 const PROC_ROOT_INODE: u64 = 1;
 
-/// The source of a bind mount as a detached tree; None for other mounts. For a container with a user namespace the
-/// parent process calls it: inside, mounts inherited from the host are locked together and some sources out of reach.
+/// The source of a bind mount as a detached tree, with the propagation that the host's mounts have for the container; None for
+/// other mounts. For a container with a user namespace the parent process calls it: inside, mounts inherited from the host are
+/// locked together and some sources out of reach.
 ///
 /// # Errors
 /// ENOENT and what else open_tree(2) says of the source.
-pub(super) fn clone_source(plan: &MountPlan) -> Result<Option<OwnedFd>> {
-    match &plan.kind {
-        Kind::Bind { source, recursion, symlinks } => {
-            clone_with(source, *recursion, *symlinks).during(|| describe(plan)).map(Some)
-        }
-        _ => Ok(None),
-    }
+pub(super) fn clone_source(plan: &MountPlan, host: HostMounts) -> Result<Option<OwnedFd>> {
+    let Kind::Bind { source, recursion, symlinks } = &plan.kind else { return Ok(None) };
+    let clone = || -> Result<OwnedFd> {
+        let tree = clone_with(source, *recursion, *symlinks)?;
+        host.apply(tree.as_fd())?;
+        Ok(tree)
+    };
+    clone().during(|| describe(plan)).map(Some)
 }
 
-/// Copies the mount at the host path `source`.
-pub(super) fn clone(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
-    clone_with(source, recursion, Symlinks::default())
+/// Copies the mount at the host path `source`, for what the runtime has to bind: as a slave, which nobody asked to share.
+pub(super) fn clone_slave(source: &Path, recursion: Recursion) -> Result<OwnedFd> {
+    let tree = clone_with(source, recursion, Symlinks::default())?;
+    HostMounts::callers().apply(tree.as_fd())?;
+    Ok(tree)
 }
 
 fn clone_with(source: &Path, recursion: Recursion, symlinks: Symlinks) -> Result<OwnedFd> {
@@ -59,7 +63,14 @@ pub(super) fn mount(
         Some(tree) => tree,
         // Not dropped in silence: files would belong to the wrong ids.
         None if plan.idmap.is_some() => return Err(Error::Refused("its ids are not mapped".into())),
-        None => clone_with(path, recursion, symlinks)?,
+        None => {
+            let tree = clone_with(path, recursion, symlinks)?;
+            // In a namespace of the container it is as the host's mounts were made there.
+            if root.namespace == MountNamespace::Inherited {
+                HostMounts::callers().apply(tree.as_fd())?;
+            }
+            tree
+        }
     };
     if plan.destination == Path::new("/proc") {
         check_procfs(path, &tree)?;
@@ -114,12 +125,7 @@ pub(super) fn set_attributes(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<(
 }
 
 pub(super) fn set_propagation(plan: &MountPlan, tree: BorrowedFd<'_>) -> Result<()> {
-    for propagation in &plan.propagation {
-        mount_setattr(tree, propagation.recursion, &propagation.mount_attr())
-            .call(|| "mount_setattr")
-            .during(|| "set the propagation")?;
-    }
-    Ok(())
+    plan.propagation.iter().try_for_each(|change| propagation::set(tree, *change))
 }
 
 /// CVE-2019-16884: what is bound on /proc has to be a whole procfs, or labels are written into a fake.

@@ -61,10 +61,10 @@ fn mount_v2(root: &Root, plan: &MountPlan, data: &[OsString], env: &MountEnv<'_>
         read_only.attrs.set |= MOUNT_ATTR_RDONLY;
         read_only.attrs.clear &= !MOUNT_ATTR_RDONLY;
         read_only.recursive_attrs.clear &= !MOUNT_ATTR_RDONLY;
-        return bind::attach(root, &read_only, bind::clone(Path::new(CGROUP_ROOT), Recursion::Top)?);
+        return bind::attach(root, &read_only, bind::clone_slave(Path::new(CGROUP_ROOT), Recursion::Top)?);
     };
     // A fresh mount would show the cgroups of the whole host.
-    bind::attach(root, plan, bind::clone(&own.path, Recursion::Top)?)
+    bind::attach(root, plan, bind::clone_slave(&own.path, Recursion::Top)?)
 }
 
 fn mount_v1(root: &Root, plan: &MountPlan, env: &MountEnv<'_>) -> Result<()> {
@@ -96,7 +96,7 @@ fn mount_hierarchy(tmpfs: &OwnedFd, directory: &Directory, attrs: u64, env: &Mou
             fs::mount_here(&cgroup, attrs, None, fd.as_fd()).call(|| "mount(\"cgroup\")")?;
         }
         CgroupNamespace::Host => {
-            let tree = bind::clone(&directory.path, Recursion::Top)?;
+            let tree = bind::clone_slave(&directory.path, Recursion::Top)?;
             let at = CString::new(name).map_err(|_| Error::call("move_mount", Errno::EINVAL))?;
             move_mount_at(tree.as_fd(), tmpfs.as_fd(), &at).call(|| "move_mount")?;
         }

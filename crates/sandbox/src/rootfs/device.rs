@@ -16,11 +16,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use super::mount::{DEV, is_of};
+use super::propagation::clone_private;
 use super::tree::{self, Leaf, Links};
 use super::{Root, file_type};
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::clean;
-use crate::sys::mount::{Recursion, move_mount, open_tree_clone};
+use crate::sys::mount::move_mount;
 use crate::sys::path::fchmod_path;
 use crate::{Error, Result};
 
@@ -176,7 +177,7 @@ impl Root {
     /// A link in its place; the call that failed.
     pub fn bind_console(&self, peer: BorrowedFd<'_>) -> Result<()> {
         let bind = || {
-            let tree = open_tree_clone(peer, Recursion::Top).call(|| "open_tree(console)")?;
+            let tree = clone_private(peer).call(|| "open_tree(console)")?;
             let dev = self.dev()?;
             let target = open_or_make_file(&dev, OsStr::new("console"))?;
             move_mount(tree.as_fd(), target.as_fd()).call(|| "move_mount(console)")
@@ -294,7 +295,7 @@ impl Device {
         if !self.is(&fstat(&node).call(|| "fstat")?) {
             return Err(self.not_it()).during(|| "the host's node");
         }
-        let tree = open_tree_clone(node.as_fd(), Recursion::Top).call(|| format!("open_tree({:?})", self.path))?;
+        let tree = clone_private(node.as_fd()).call(|| format!("open_tree({:?})", self.path))?;
         let target = open_or_make_file(parent, name)?;
         move_mount(tree.as_fd(), target.as_fd()).call(|| format!("move_mount({:?})", self.path))
     }

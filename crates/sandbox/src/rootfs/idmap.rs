@@ -9,6 +9,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxNamespaceType;
 
+use super::HostMounts;
 use super::bind::clone_source;
 use super::mount::describe;
 use crate::error::Context;
@@ -29,12 +30,17 @@ pub fn clone_sources(plan: &Plan, proof: SingleThreaded, joined: &[OwnedFd]) -> 
     if !has_user && plan.mounts.iter().all(|mount| mount.idmap.is_none()) {
         return Ok(Vec::new());
     }
+    let host = if plan.namespaces.has(LinuxNamespaceType::Mount) {
+        HostMounts::new(plan.rootfs_propagation).in_user_namespace(has_user)
+    } else {
+        HostMounts::callers()
+    };
     let mut mappers = Mappers { plan, proof, joined, made: Vec::new() };
     let source = |mount: &MountPlan| {
         if !has_user && mount.idmap.is_none() {
             return Ok(None);
         }
-        let tree = match clone_source(mount) {
+        let tree = match clone_source(mount, host) {
             // Who has no privilege over its own mounts has it in the container's namespaces: stage 2 does it there.
             Err(error) if error.errno() == Some(Errno::EPERM) && mount.idmap.is_none() => None,
             cloned => cloned?,
@@ -55,7 +61,7 @@ pub fn clone_mapped_sources(plan: &Plan, proof: SingleThreaded, joined: &[OwnedF
     let mut mappers = Mappers { plan, proof, joined, made: Vec::new() };
     let source = |mount: &MountPlan| {
         let Some(idmap) = &mount.idmap else { return Ok(None) };
-        let tree = clone_source(mount)?;
+        let tree = clone_source(mount, HostMounts::callers())?;
         if let Some(tree) = &tree {
             mappers.map(tree.as_fd(), idmap).during(|| describe(mount))?;
         }

@@ -13,7 +13,7 @@ use nix::unistd::fchdir;
 
 use super::mount::{CgroupNamespace, MountEnv};
 use super::tree::{self, Links};
-use super::{Root, bind};
+use super::{HostMounts, Root, bind};
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::{Kind, MountPlan};
 use crate::{Error, Result};
@@ -33,11 +33,11 @@ pub enum Change {
 }
 
 impl Change {
-    /// Adds `mounts`. Called on the host, where the sources are.
+    /// Adds `mounts`. Called on the host, where the sources are; `host` is what its mounts are for the container.
     ///
     /// # Errors
     /// A mount that cannot be added to a container that runs, by its field; a source that cannot be.
-    pub fn add(mounts: Vec<MountPlan>, label: Option<String>) -> Result<Self> {
+    pub fn add(mounts: Vec<MountPlan>, host: HostMounts, label: Option<String>) -> Result<Self> {
         let with_source = |plan: MountPlan| {
             let refuse = |why| Err(Error::Refused(format!("mounts[{}]: {why}", plan.index)));
             if plan.idmap.is_some() {
@@ -50,7 +50,7 @@ impl Change {
                 Kind::Cgroup { .. } => return refuse("cgroup cannot be added to a container that runs"),
                 _ => {}
             }
-            let source = bind::clone_source(&plan)?;
+            let source = bind::clone_source(&plan, host)?;
             Ok((plan, source))
         };
         let mounts = mounts.into_iter().map(with_source).collect::<Result<_>>()?;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 
+use super::propagation::clone_private;
 use super::{file_type, fs};
 use crate::error::{CallContext, Context};
 use crate::sys::mount::{
@@ -19,7 +20,7 @@ use crate::{Error, Result};
 const READ_ONLY: MountAttr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
 
 /// A detached copy of the host's /dev/null, to be taken before the root is entered: later it is out of reach, and the
-/// container's own cannot be trusted (CVE-2025-31133).
+/// container's own cannot be trusted (CVE-2025-31133). It is private: what is mounted on a mask is not on the host's device.
 ///
 /// # Errors
 /// A /dev/null that is not the character device 1:3.
@@ -30,7 +31,7 @@ pub fn open_null() -> Result<OwnedFd> {
     if file_type(&stat) != SFlag::S_IFCHR || (major(stat.st_rdev), minor(stat.st_rdev)) != (1, 3) {
         return Err(Error::Refused("\"/dev/null\" of the host is not the device 1:3".into()));
     }
-    open_tree_clone(null.as_fd(), Recursion::Top).call(|| "open_tree(\"/dev/null\")")
+    clone_private(null.as_fd()).call(|| "open_tree(\"/dev/null\")")
 }
 
 /// Makes the root mount read-only, not what is mounted below it: `root.readonly`.
@@ -86,7 +87,7 @@ impl Cover {
     fn put_on(&mut self, target: BorrowedFd<'_>) -> Result<()> {
         if self.attached {
             // Only now can it be copied: before Linux 6.15 a detached mount cannot.
-            let copy = open_tree_clone(self.mount.as_fd(), Recursion::Top).call(|| "open_tree")?;
+            let copy = clone_private(self.mount.as_fd()).call(|| "open_tree")?;
             return move_mount(copy.as_fd(), target).call(|| "move_mount");
         }
         move_mount(self.mount.as_fd(), target).call(|| "move_mount")?;

@@ -18,6 +18,8 @@ pub(super) struct Line<'a> {
     pub(super) mount_point: &'a [u8],
     /// Of the mount, separated by commas.
     pub(super) options: &'a [u8],
+    /// Whether it gets what is mounted on another mount, without giving.
+    pub(super) slave: bool,
     pub(super) fstype: &'a [u8],
 }
 
@@ -32,9 +34,10 @@ impl<'a> Line<'a> {
         let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
         let (id, parent) = (number()?, number()?);
         let (device, root, mount_point, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let mut slave = false;
         // Optional fields end with a dash.
-        fields.by_ref().find(|field| *field == b"-")?;
-        Some(Self { id, parent, device, root, mount_point, options, fstype: fields.next()? })
+        fields.by_ref().inspect(|field| slave |= field.starts_with(b"master:")).find(|field| *field == b"-")?;
+        Some(Self { id, parent, device, root, mount_point, options, slave, fstype: fields.next()? })
     }
 
     /// Those of the mount's `MOUNT_ATTR_*` that take something away from who uses it.

@@ -3,6 +3,7 @@
 //!
 //! All of it is in a mount namespace of CRIU's own, and gone with it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,14 +13,16 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 
+use super::propagation::clone_private;
 use super::saved::{Mounted, Outside, Source};
 use super::tree::{self, Leaf, Links};
-use super::{bind, file_type, mask};
+use super::{HostMounts, bind, file_type, mask, mountinfo};
 use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::mounts::{Kind, MountPlan, Propagation};
 use crate::sys::mount::{Recursion, mount_setattr_root, move_mount, open_tree_clone};
+use crate::sys::path::identity;
 use crate::{Error, Result};
 
 /// The name of the root file system on the stage.
@@ -40,6 +43,33 @@ pub struct Stage<'a> {
     pub sources: &'a [Option<OwnedFd>],
 }
 
+/// What of that is a slave: of mounts of the host that are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Laid {
+    /// The root file system.
+    pub root: bool,
+    /// The mounts from outside, by index.
+    pub parts: Vec<bool>,
+}
+
+impl Laid {
+    /// Whether the mount from outside of this index is one.
+    pub fn is_slave(&self, index: usize) -> bool {
+        self.parts.get(index).copied().unwrap_or_default()
+    }
+
+    fn look(root: &OwnedFd, parts: &[OwnedFd]) -> Result<Self> {
+        // Not `self`: the mount namespace is this thread's.
+        let path = "/proc/thread-self/mountinfo";
+        let mountinfo = std::fs::read(path).call(|| format!("read({path:?})"))?;
+        let slaves: HashSet<u64> =
+            mountinfo::lines(&mountinfo).filter(|line| line.slave).map(|line| line.id).collect();
+        let is_slave =
+            |mount: &OwnedFd| Ok(slaves.contains(&identity(mount.as_fd()).call(|| "statx")?.mount));
+        Ok(Self { root: is_slave(root)?, parts: parts.iter().map(is_slave).collect::<Result<_>>()? })
+    }
+}
+
 impl Stage<'_> {
     /// Where CRIU finds the root file system.
     pub fn root(&self) -> PathBuf {
@@ -52,28 +82,34 @@ impl Stage<'_> {
     }
 
     /// Sets the stage, in a new mount namespace of the calling process, and makes the mount points in the root file system
-    /// that are missing there.
+    /// that are missing there. What it returns is for [`crate::criu::propagation::cover`].
     ///
     /// # Errors
     /// A mount point that is a link or lies behind one; the call that failed.
-    pub fn set(&self) -> Result<()> {
+    pub fn set(&self) -> Result<Laid> {
         unshare(CloneFlags::CLONE_NEWNS).call(|| "unshare(CLONE_NEWNS)")?;
         let slave = Propagation { flag: MsFlags::MS_SLAVE, recursion: Recursion::Tree };
         mount_setattr_root(slave.recursion, &slave.mount_attr()).call(|| "mount_setattr(\"/\")")?;
         umask(Mode::from_bits_truncate(0o022));
         let root = self.clone_root()?;
         // What is cloned is in place before the directory for it is covered.
-        let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside));
-        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let purpose = |outside: &Outside| format!("what is to be mounted on {:?}", outside.mount_point);
+        let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside).during(|| purpose(outside)));
+        let mut parts = parts.collect::<Result<Vec<_>>>()?;
         mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=711"))
             .call(|| format!("mount(\"tmpfs\", {:?})", self.directory))?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let stage = open(self.directory, flags, Mode::empty()).call(|| format!("open({:?})", self.directory))?;
         attach(&stage, ROOT, &root)?;
-        for (index, part) in parts.iter().enumerate() {
+        for (index, (part, outside)) in parts.iter_mut().zip(&self.saved.outside).enumerate() {
+            if let Source::Below { path, .. } = &outside.source {
+                attach(&stage, &format!("{index}.above"), part)?;
+                // Only now can it be copied: before Linux 6.15 what is attached nowhere cannot.
+                *part = clone_below(part, path).during(|| purpose(outside))?;
+            }
             attach(&stage, &index.to_string(), part)?;
         }
-        Ok(())
+        Laid::look(&root, &parts)
     }
 
     fn clone_root(&self) -> Result<OwnedFd> {
@@ -94,24 +130,23 @@ impl Stage<'_> {
                 bind::set_attributes(plan, tree.as_fd())?;
                 Ok(tree)
             }
-            Source::Below { destination, path } => {
+            // For now what it is below.
+            Source::Below { destination, .. } => {
                 let (tree, plan) = self.clone_bind(destination)?;
                 if !plan.recursive_attrs.is_empty() {
                     bind::set_attributes(plan, tree.as_fd())?;
                 }
-                let below = tree::open(&tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
-                open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+                Ok(tree)
             }
             Source::Cgroup(hierarchy) => {
                 let found = self.cgroup.iter().find(|directory| directory.hierarchy == *hierarchy);
                 let directory =
                     found.ok_or_else(|| Error::Refused(format!("this host has no hierarchy {hierarchy:?}")))?;
-                bind::clone(&directory.path, Recursion::Top)
+                bind::clone_slave(&directory.path, Recursion::Top)
             }
             Source::Null => mask::open_null(),
             Source::Device(path) => clone_device(path),
         }
-        .during(|| format!("what is to be mounted on {:?}", outside.mount_point))
     }
 
     fn clone_bind(&self, destination: &Path) -> Result<(OwnedFd, &MountPlan)> {
@@ -121,11 +156,17 @@ impl Stage<'_> {
         let tree = match (&plan.idmap, self.sources.get(index)) {
             (Some(_), Some(Some(mapped))) => Some(mapped.try_clone().call(|| "dup")?),
             (Some(_), _) => return Err(Error::Refused("its ids are not mapped".into())),
-            (None, _) => bind::clone_source(plan)?,
+            (None, _) => bind::clone_source(plan, HostMounts::callers())?,
         };
         let tree = tree.ok_or_else(|| Error::Refused("not a bind mount".into()))?;
         Ok((tree, plan))
     }
+}
+
+/// The mount at `path` in an attached tree.
+fn clone_below(tree: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let below = tree::open(tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
+    open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
 }
 
 /// The host's node of a device.
@@ -136,7 +177,7 @@ fn clone_device(path: &Path) -> Result<OwnedFd> {
     if kind != SFlag::S_IFCHR && kind != SFlag::S_IFBLK {
         return Err(Error::Refused("not a device".into()));
     }
-    open_tree_clone(node.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
+    clone_private(node.as_fd()).call(|| format!("open_tree({path:?})"))
 }
 
 /// A mount point without a link on the way, made if it is missing: it was none when the container was saved, and whoever has

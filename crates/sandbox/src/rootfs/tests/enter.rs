@@ -73,19 +73,28 @@ fn host_sees(propagation: Option<&str>) -> (String, String) {
         nix::mount::mount(tmpfs, &scratch.rootfs(), tmpfs, MsFlags::empty(), None::<&str>).unwrap();
         mount_setattr_root(Recursion::Tree, &attr(MsFlags::MS_SHARED)).unwrap();
         fs::create_dir(scratch.inside("/sub")).unwrap();
+        fs::write(scratch.inside("/masked"), "").unwrap();
         let read = || fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let before = read();
         in_namespace(|| {
             let propagation = propagation.map(|name| Propagation::parse(name).unwrap());
+            let null = open_null().unwrap();
             let root = Root::attach(&scratch.rootfs(), propagation, MountNamespace::New).unwrap();
             let mounts = [entry("proc", "proc", "/proc", &[]), entry("tmpfs", "tmpfs", "/sub", &[])];
             mount_all(&root, &mounts).unwrap();
             root.make_devices(&[], HowDevices::Bind).unwrap();
             root.enter(Enter::Pivot).unwrap();
+            mask_paths(&["/masked".into()], null).unwrap();
             if let Some(propagation) = propagation {
                 set_root_propagation(propagation).unwrap();
                 let shared = mounted("/").unwrap().2.contains("shared:");
                 assert_eq!(shared, propagation.flag == MsFlags::MS_SHARED, "{propagation:?}");
+            }
+            // What it mounts later on what was bound for it; the root itself may be unbindable.
+            fs::write("/sub/file", "").unwrap();
+            for on in ["/dev/null", "/dev/zero", "/masked"] {
+                let bind = MsFlags::MS_BIND;
+                nix::mount::mount(Some("/sub/file"), on, None::<&str>, bind, None::<&str>).unwrap();
             }
         });
         (before, read())

@@ -25,7 +25,7 @@ fn a_container_with_a_user_namespace_gets_its_sources_from_the_parent() {
     }
     fs::write(scratch.inside("/secret"), "secret").unwrap();
     let plan = plan_mounts(&[out_of_reach(&scratch.0)], Path::new("/"), &IdMappings::default()).unwrap().remove(0);
-    let source = crate::rootfs::bind::clone_source(&plan).unwrap().unwrap();
+    let source = crate::rootfs::bind::clone_source(&plan, HostMounts::new(None)).unwrap().unwrap();
     let output = Command::new("unshare")
         .args(["--map-root-user", "--mount", "--propagation", "unchanged", "--pid", "--fork", "--net", "--ipc"])
         .arg(std::env::current_exe().unwrap())
