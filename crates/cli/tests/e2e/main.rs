@@ -18,6 +18,7 @@ mod check;
 mod checkpoint;
 mod checkpoint_flags;
 mod checkpoint_mounts;
+mod concurrency;
 mod deadline;
 mod device;
 mod diagnose;
