@@ -14,8 +14,7 @@ struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     fn new(runtime: &'a Runtime, bundle: &'a Bundle) -> Self {
-        // `create` is not run, but its bundle is there.
-        drop(runtime.container(bundle).verb("create"));
+        bundle.write();
         Self { runtime, bundle }
     }
 
