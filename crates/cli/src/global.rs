@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tare_sandbox::cgroup::Driver;
 use tare_sandbox::container::Runtime;
@@ -10,7 +11,7 @@ use tare_sandbox::userns;
 use tare_spec::clean;
 
 use crate::args::Global;
-use crate::report;
+use crate::{duration, report};
 
 const DEFAULT_ROOT: &str = "/run/tare";
 
@@ -27,7 +28,19 @@ impl Global {
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
             other => return Err(format!("--rootless {other:?} is not true, false or auto")),
         };
-        Ok(Runtime { root: self.root_dir()?, cgroup_driver, rootless })
+        Ok(Runtime { root: self.root_dir()?, cgroup_driver, rootless, timeout: self.timeout()? })
+    }
+
+    /// `30s`, `2m`, or a number of seconds.
+    fn timeout(&self) -> Result<Option<Duration>, String> {
+        let Some(word) = &self.timeout else { return Ok(None) };
+        if let Ok(seconds) = word.parse() {
+            return Ok(Some(Duration::from_secs(seconds)));
+        }
+        match duration::parse(word).map_err(|error| format!("--timeout: {error}"))? {
+            Some(timeout) => Ok(Some(timeout)),
+            None => Err(format!("--timeout: {word:?} is negative")),
+        }
     }
 
     /// Who makes cgroups.
@@ -98,6 +111,24 @@ mod tests {
         assert_eq!(global("state").runtime().unwrap().root, std::env::current_dir().unwrap().join("state"));
         for root in ["/", "//", "/x/..", "/../.."] {
             assert_eq!(global(root).runtime().unwrap_err(), "--root must not be /", "{root}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_or_a_number_of_seconds() {
+        let timeout = |word: &str| {
+            Global { timeout: Some(word.to_owned()), ..global("/x") }.runtime().map(|runtime| runtime.timeout)
+        };
+        for (word, milliseconds) in
+            [("30s", 30_000), ("2m", 120_000), ("1m30s", 90_000), ("500ms", 500), ("45", 45_000)]
+        {
+            assert_eq!(timeout(word), Ok(Some(Duration::from_millis(milliseconds))), "{word}");
+        }
+        assert_eq!(timeout("0"), Ok(Some(Duration::ZERO)));
+        assert_eq!(global("/x").runtime().unwrap().timeout, None);
+        assert_eq!(timeout("-5s").unwrap_err(), "--timeout: \"-5s\" is negative");
+        for word in ["", "soon", "5 s", "-3", "1.5"] {
+            assert!(timeout(word).unwrap_err().starts_with("--timeout: "), "{word}");
         }
     }
 

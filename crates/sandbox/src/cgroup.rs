@@ -22,7 +22,7 @@ mod v2;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
@@ -30,10 +30,11 @@ use serde::{Deserialize, Serialize};
 
 pub use delegation::delegate;
 pub use event::OomWatch;
-pub(crate) use removal::describe as describe_process;
+pub(crate) use removal::{describe as describe_process, describe_all as describe_processes};
 pub use stat::Stats;
 pub use systemd::{Bus, Unit};
 
+use crate::deadline::Deadline;
 use crate::{Error, Result};
 
 /// Who makes the cgroup.
@@ -91,7 +92,7 @@ pub trait Cgroup {
     /// # Errors
     /// The call that failed; what was made before is removed again. Do not [`Cgroup::remove`] after that: where
     /// `create` refused, the processes inside are somebody else's.
-    fn create(&self) -> Result<()>;
+    fn create(&self, deadline: Deadline) -> Result<()>;
 
     /// Whether it cannot be without a process inside: a scope of systemd, not yet started. Then
     /// [`Cgroup::create_around`] is called instead of [`Cgroup::create`].
@@ -103,7 +104,7 @@ pub trait Cgroup {
     ///
     /// # Errors
     /// As [`Cgroup::create`].
-    fn create_around(&self, process: Pid) -> Result<()> {
+    fn create_around(&self, process: Pid, _deadline: Deadline) -> Result<()> {
         Err(Error::Refused(format!("process {process} enters its cgroup by itself")))
     }
 
@@ -122,7 +123,7 @@ pub trait Cgroup {
     /// # Errors
     /// The write that failed, with field, file and value; what could not be put back. `memory.checkBeforeUpdate`: more
     /// memory is in use than the new limit.
-    fn update(&self, resources: &LinuxResources) -> Result<()>;
+    fn update(&self, resources: &LinuxResources, deadline: Deadline) -> Result<()>;
 
     /// Denies every device but those that `rules` (`linux.resources.devices`) allow, in order, and those that every
     /// container has. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
@@ -157,7 +158,7 @@ pub trait Cgroup {
     ///
     /// # Errors
     /// The write that failed, or what did not freeze in time.
-    fn freeze(&self, freezer: Freezer, deadline: Instant) -> Result<()>;
+    fn freeze(&self, freezer: Freezer, deadline: Deadline) -> Result<()>;
 
     /// Whether it is frozen.
     ///
@@ -176,7 +177,7 @@ pub trait Cgroup {
     ///
     /// # Errors
     /// What stayed: pid, state, wchan.
-    fn remove(&self, deadline: Instant) -> Result<()>;
+    fn remove(&self, deadline: Deadline) -> Result<()>;
 
     /// What the cgroup has used so far.
     ///
@@ -268,7 +269,7 @@ impl Cgroup for Disabled {
         &self.0
     }
 
-    fn create(&self) -> Result<()> {
+    fn create(&self, _: Deadline) -> Result<()> {
         Ok(())
     }
 
@@ -276,7 +277,7 @@ impl Cgroup for Disabled {
         Ok(())
     }
 
-    fn update(&self, _: &LinuxResources) -> Result<()> {
+    fn update(&self, _: &LinuxResources, _: Deadline) -> Result<()> {
         Err(Error::Refused("cannot limit a container without a cgroup".into()))
     }
 
@@ -296,7 +297,7 @@ impl Cgroup for Disabled {
         Ok(Vec::new())
     }
 
-    fn freeze(&self, _: Freezer, _: Instant) -> Result<()> {
+    fn freeze(&self, _: Freezer, _: Deadline) -> Result<()> {
         Err(Error::Refused("cannot freeze a container without a cgroup".into()))
     }
 
@@ -308,7 +309,7 @@ impl Cgroup for Disabled {
         Ok(())
     }
 
-    fn remove(&self, _: Instant) -> Result<()> {
+    fn remove(&self, _: Deadline) -> Result<()> {
         Ok(())
     }
 
@@ -332,9 +333,9 @@ mod tests {
         let location = locate(Driver::Disabled, Some(Path::new("/a")), "web").unwrap();
         assert_eq!(location.directories, []);
         let cgroup = open(&location);
-        cgroup.create().unwrap();
+        cgroup.create(Deadline::NEVER).unwrap();
         assert!(cgroup.clone_target().unwrap().is_none() && cgroup.entrances().unwrap().is_empty());
-        assert!(cgroup.freeze(Freezer::Frozen, Instant::now()).is_err());
-        cgroup.remove(Instant::now()).unwrap();
+        assert!(cgroup.freeze(Freezer::Frozen, Deadline::NEVER).is_err());
+        cgroup.remove(Deadline::NEVER).unwrap();
     }
 }

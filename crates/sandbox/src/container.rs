@@ -14,7 +14,7 @@ mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oci_spec::runtime::Process;
 use serde::Serialize;
@@ -24,11 +24,8 @@ pub use self::events::{Happening, Usage, Watch};
 pub use self::restore::RestoreOptions;
 pub use self::update::Update;
 use crate::cgroup::Driver;
+use crate::deadline::Deadline;
 use crate::store::Store;
-
-/// How long a command waits for what should not take long: another command on the same container, a killed process
-/// to be gone, a cgroup to freeze.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all commands share.
 #[derive(Debug, Clone)]
@@ -40,6 +37,10 @@ pub struct Runtime {
     /// Whether a container goes without the cgroups that its user may not make, as long as it asks for nothing that takes
     /// one: `--rootless`. None: if the caller is not root of the host.
     pub rootless: Option<bool>,
+    /// How long a command may wait, all in all, for hooks, systemd, a cgroup to freeze or to empty, another command on the same
+    /// container, init to execute its program; not for the program itself, nor for CRIU. Zero: as long as it takes. None:
+    /// five minutes to make a container or a process, else thirty seconds.
+    pub timeout: Option<Duration>,
 }
 
 /// How to create a container.
@@ -165,8 +166,13 @@ impl Runtime {
     fn store(&self) -> Store {
         Store::new(&self.root)
     }
-}
 
-fn deadline() -> Instant {
-    Instant::now() + PATIENCE
+    /// That of a command which begins now.
+    fn deadline(&self, otherwise: Duration) -> Deadline {
+        match self.timeout {
+            None => Deadline::after(otherwise),
+            Some(Duration::ZERO) => Deadline::NEVER,
+            Some(timeout) => Deadline::after(timeout),
+        }
+    }
 }

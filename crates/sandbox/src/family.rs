@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 
 use crate::Result;
+use crate::cgroup::describe_processes;
 use crate::error::CallContext;
 
 /// init, what is in its pid namespace if that is not ours, and the descendants of all these, sorted. What is in a pid
@@ -40,6 +41,17 @@ pub(crate) fn of(init: Pid) -> Result<Vec<i32>> {
             return Ok(family.into_iter().collect());
         }
     }
+}
+
+/// As [`of`], in words for an error: what each of the first does. A stage has another process table than the one that its
+/// pids are in, and names `init` alone.
+pub(crate) fn describe(init: Pid) -> String {
+    let ours = std::fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == Pid::this().to_string().as_str());
+    if !ours {
+        return format!("pid {init} in the container");
+    }
+    let all = of(init).unwrap_or_default().into_iter().map(Pid::from_raw).collect::<Vec<_>>();
+    describe_processes(if all.is_empty() { std::slice::from_ref(&init) } else { &all })
 }
 
 /// Field 4 of `/proc/<pid>/stat`.

@@ -8,19 +8,20 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 
+use crate::deadline::{Deadline, Wait};
 use crate::error::{CallContext, Context};
+use crate::init::parent::end_child;
 use crate::step::Step;
 use crate::sys::pidfd::pidfd_open;
-use crate::{Error, Result};
+use crate::{Error, Result, family};
 
 /// How much of a failed hook's output is quoted, from its end.
 const QUOTED_BYTES: usize = 400;
@@ -28,19 +29,22 @@ const QUOTED_BYTES: usize = 400;
 /// Runs the hooks of `step` one after the other, each with `state` (JSON) on its standard input.
 ///
 /// # Errors
-/// The first that cannot be run, exits non-zero, or runs into its timeout; the rest are not run.
-pub fn run_all(step: Step, hooks: &[Hook], state: &[u8]) -> Result<()> {
+/// The first that cannot be run, exits non-zero, or runs into its timeout or the deadline of all; the rest are not run.
+pub fn run_all(step: Step, hooks: &[Hook], state: &[u8], deadline: Deadline) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run(hook, state).during(|| format!("error running {step} hook #{index}: {:?}", hook.path())).at(step)?;
+        run(hook, state, deadline)
+            .during(|| format!("error running {step} hook #{index}: {:?}", hook.path()))
+            .at(step)?;
     }
     Ok(())
 }
 
-fn run(hook: &Hook, state: &[u8]) -> Result<()> {
-    let deadline = hook
-        .timeout()
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+fn run(hook: &Hook, state: &[u8], deadline: Deadline) -> Result<()> {
+    if deadline.passed() {
+        return Err(deadline.late("not run"));
+    }
+    let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let deadline = timeout.map_or(deadline, |seconds| deadline.sooner(Duration::from_secs(seconds)));
     let args = hook.args().as_deref().unwrap_or_default();
     let mut command = Command::new(hook.path());
     if let Some((name, rest)) = args.split_first() {
@@ -57,27 +61,27 @@ fn run(hook: &Hook, state: &[u8]) -> Result<()> {
     let (ended, output) = match ended {
         Ok(talk) => talk,
         Err(error) => {
-            // Ours, unreaped, so the group still is its group.
-            let _may_be_gone = killpg(group, Signal::SIGKILL);
-            let _status = child.wait();
+            end(group);
             return Err(error);
         }
     };
-    if !ended {
-        let _may_be_gone = killpg(group, Signal::SIGKILL);
-        let _status = child.wait();
-        return Err(Error::Refused(format!(
-            "timed out after {} s{}",
-            hook.timeout().unwrap_or_default(),
-            quote(&output)
-        )));
+    if ended == Wait::Late {
+        let late = family::describe(group);
+        end(group);
+        return Err(deadline.late(format_args!("{late}{}", quote(&output))));
     }
     let status = child.wait().call(|| "wait4()")?;
     if status.success() { Ok(()) } else { Err(Error::Refused(format!("{}{}", describe(status), quote(&output)))) }
 }
 
-/// Feeds the state and collects output until the hook itself ends. False: the deadline passed first.
-fn converse(child: &mut Child, pid: Pid, mut state: &[u8], deadline: Option<Instant>) -> Result<(bool, Vec<u8>)> {
+/// Kills the hook's whole process group: the hook is ours, unreaped, so that its group still is its group.
+fn end(group: Pid) {
+    let _may_be_gone = killpg(group, Signal::SIGKILL);
+    end_child(group);
+}
+
+/// Feeds the state and collects output until the hook itself ends, or the deadline has passed.
+fn converse(child: &mut Child, pid: Pid, mut state: &[u8], deadline: Deadline) -> Result<(Wait, Vec<u8>)> {
     let pidfd = pidfd_open(pid).call(|| format!("pidfd_open({pid})"))?;
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take();
@@ -94,16 +98,9 @@ fn converse(child: &mut Child, pid: Pid, mut state: &[u8], deadline: Option<Inst
         fds.extend(stdin.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLOUT)));
         fds.extend(stdout.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
         fds.extend(stderr.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
-        let timeout = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            None => PollTimeout::NONE,
-            Some(Duration::ZERO) => return Ok((false, output)),
-            // Rounded up, so that the last wait does not spin; a long one is cut and comes round again.
-            Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
-        };
-        match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => continue,
-            polled => polled.call(|| "poll(hook)")?,
-        };
+        if deadline.poll(&mut fds).call(|| "poll(hook)")? == Wait::Late {
+            return Ok((Wait::Late, output));
+        }
         let ended = fds[0].any().unwrap_or(false);
         if let Some(pipe) = &mut stdin {
             match pipe.write(state) {
@@ -116,7 +113,7 @@ fn converse(child: &mut Child, pid: Pid, mut state: &[u8], deadline: Option<Inst
         drain(&mut stdout, &mut output);
         drain(&mut stderr, &mut output);
         if ended {
-            return Ok((true, output));
+            return Ok((Wait::Done, output));
         }
     }
 }
@@ -158,8 +155,12 @@ fn quote(output: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use oci_spec::runtime::HookBuilder;
+
+    const NEVER: Deadline = Deadline::NEVER;
 
     fn shell(script: &str, timeout: Option<i64>) -> Hook {
         let builder = HookBuilder::default().path("/bin/sh").args(["sh", "-c", script].map(String::from));
@@ -171,9 +172,9 @@ mod tests {
     #[test]
     fn a_hook_reads_the_state_and_a_failing_one_is_quoted_with_its_place() {
         let state = br#"{"id":"web"}"#;
-        run_all(Step::Prestart, &[shell("grep -q '\"id\":\"web\"'", None)], state).unwrap();
+        run_all(Step::Prestart, &[shell("grep -q '\"id\":\"web\"'", None)], state, NEVER).unwrap();
         let hooks = [shell("true", None), shell("cat; echo bad luck >&2; exit 3", None), shell("exit 4", None)];
-        let error = run_all(Step::CreateRuntime, &hooks, state).unwrap_err();
+        let error = run_all(Step::CreateRuntime, &hooks, state, NEVER).unwrap_err();
         assert_eq!(error.step(), Some(Step::CreateRuntime));
         let text = error.to_string();
         assert!(text.starts_with("error running createRuntime hook #1: \"/bin/sh\": exit status 3"), "{text}");
@@ -183,32 +184,42 @@ mod tests {
     #[test]
     fn a_hook_has_no_environment_but_its_own() {
         let mut hook = shell("test \"$(env | grep -v -e ^PWD= -e ^SHLVL= -e ^_=)\" = PATH=/bin:/usr/bin", None);
-        run(&hook, b"{}").unwrap();
+        run(&hook, b"{}", NEVER).unwrap();
         hook.set_env(None);
         hook.set_args(Some(["sh", "-c", "test -z \"$HOME$CARGO\""].map(String::from).to_vec()));
-        run(&hook, b"{}").unwrap();
+        run(&hook, b"{}", NEVER).unwrap();
     }
 
     #[test]
     fn a_timeout_ends_the_hook_and_a_grandchild_with_the_output_open_is_not_waited_for() {
         let before = Instant::now();
-        let error = run(&shell("sleep 60 & sleep 60", Some(1)), b"{}").unwrap_err().to_string();
-        assert!(error.starts_with("timed out after 1 s"), "{error}");
-        run(&shell("sleep 5 & exit 0", None), b"{}").unwrap();
+        let error = run(&shell("sleep 60 & sleep 60", Some(1)), b"{}", NEVER).unwrap_err().to_string();
+        assert!(error.starts_with("timed out after 1 s: pid "), "{error}");
+        assert!(error.contains("\"sleep\" (state S"), "{error}");
+        run(&shell("sleep 5 & exit 0", None), b"{}", NEVER).unwrap();
         assert!(before.elapsed() < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn the_deadline_of_all_ends_a_hook_that_has_more_time_and_keeps_the_next_from_running() {
+        let soon = Deadline::after(Duration::from_millis(300));
+        let error = run(&shell("echo at work; sleep 60", Some(50)), b"{}", soon).unwrap_err().to_string();
+        assert!(error.starts_with("timed out after 300 ms: pid ") && error.ends_with(": at work"), "{error}");
+        let error = run(&shell("exit 0", None), b"{}", soon).unwrap_err().to_string();
+        assert_eq!(error, "timed out after 300 ms: not run");
     }
 
     #[test]
     fn a_state_larger_than_a_pipe_arrives_whole_and_unread_state_is_no_error() {
         let state = vec![b'x'; 300_000];
-        run(&shell("test $(wc -c) = 300000", None), &state).unwrap();
-        run(&shell("exit 0", None), &state).unwrap();
+        run(&shell("test $(wc -c) = 300000", None), &state, NEVER).unwrap();
+        run(&shell("exit 0", None), &state, NEVER).unwrap();
     }
 
     #[test]
     fn a_hook_that_is_not_there_is_named() {
         let hook = HookBuilder::default().path("/does/not/exist").build().unwrap();
-        let error = run_all(Step::Poststop, &[hook], b"{}").unwrap_err().to_string();
+        let error = run_all(Step::Poststop, &[hook], b"{}", NEVER).unwrap_err().to_string();
         assert!(error.contains("/does/not/exist") && error.ends_with("(ENOENT)"), "{error}");
     }
 }

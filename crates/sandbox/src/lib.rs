@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod console;
 pub mod container;
 pub mod criu;
+pub mod deadline;
 pub mod error;
 mod family;
 pub mod foreground;

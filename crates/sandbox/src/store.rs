@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -36,7 +36,8 @@ use serde::{Deserialize, Serialize};
 pub use self::init::Init;
 pub use self::update::Updating;
 
-use crate::cgroup;
+use crate::cgroup::{self, describe_process};
+use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
 use crate::{Error, Result};
 
@@ -151,7 +152,7 @@ impl Store {
             Errno::EEXIST => Error::AlreadyExists,
             errno => explain(Error::call(format!("mkdir({path:?})"), errno)),
         })?;
-        match self.open(id).and_then(|entry| entry.lock(Instant::now())) {
+        match self.open(id).and_then(|entry| entry.lock(Deadline::after(Duration::ZERO))) {
             Ok(locked) => Ok(locked),
             // Between our mkdir and our lock somebody deleted the directory: it was there without a state.
             Err(Error::NotExist) => Err(Error::Refused("the container was deleted while it was being created".into())),
@@ -213,7 +214,7 @@ impl Entry {
     ///
     /// # Errors
     /// Another command holds it past `deadline`; [`Error::NotExist`] when that command deleted the container.
-    pub fn lock(self, deadline: Instant) -> Result<Locked> {
+    pub fn lock(self, deadline: Deadline) -> Result<Locked> {
         lock_by(&self.dir, &self.path, deadline)?;
         // The holder before us may have removed the directory.
         if fstat(&self.dir).call(|| format!("fstat({:?})", self.path))?.st_nlink == 0 {
@@ -301,21 +302,36 @@ impl Entry {
 }
 
 /// flock(2), for as long as it takes.
-fn lock_by(file: &File, path: &Path, deadline: Instant) -> Result<()> {
+fn lock_by(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             // flock(2) has no timeout and a signal-driven one would need a handler: look again, rarely, since
             // commands on one container seldom meet.
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+            Err(TryLockError::WouldBlock) if !deadline.passed() => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Refused(format!("{path:?} is locked: another command is at work on it")));
+                let by = holder(file).map_or(String::new(), |pid| format!(": {}", describe_process(pid)));
+                return Err(deadline.late(format_args!("{path:?} is locked: another command is at work on it{by}")));
             }
             Err(TryLockError::Error(error)) => return Err(error).call(|| format!("flock({path:?})")),
         }
     }
+}
+
+/// Who holds the lock, as far as /proc/locks tells: proc_locks(5).
+fn holder(file: &File) -> Option<Pid> {
+    let inode = format!(":{}", file.metadata().ok()?.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = fields.as_slice() else { return None };
+        let pid = pid.parse().ok().filter(|_| place.ends_with(&inode))?;
+        // Zero and less: in another pid namespace, or gone.
+        (pid > 0).then(|| Pid::from_raw(pid))
+    })
 }
 
 impl Locked {
@@ -457,7 +473,7 @@ mod tests {
         let locked = store.claim("web").unwrap();
         let waiting = store.open("web").unwrap();
         locked.remove().unwrap();
-        assert!(matches!(waiting.lock(Instant::now()), Err(Error::NotExist)));
+        assert!(matches!(waiting.lock(Deadline::after(Duration::ZERO)), Err(Error::NotExist)));
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -29,7 +29,12 @@ impl<'a> Container<'a> {
 
     /// `VERB`, for more arguments; end with [`Self::id`]. config.json is written first by `create` and `run`.
     pub fn verb(&self, verb: &str) -> Invocation {
-        let invocation = self.runtime.raw().arg(verb);
+        self.verb_with(&[], verb)
+    }
+
+    /// As [`Self::verb`], with flags before the verb.
+    pub fn verb_with(&self, flags: &[&str], verb: &str) -> Invocation {
+        let invocation = self.runtime.raw().args(flags).arg(verb);
         if matches!(verb, "create" | "run") {
             self.bundle.write_with(self.runtime.default_cgroups_path(&self.id).as_deref());
             return invocation.arg("--bundle").arg(self.bundle.path());

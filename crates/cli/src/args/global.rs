@@ -28,6 +28,10 @@ pub(crate) struct Global {
     /// Ignore cgroups that may not be written: true, false or auto
     #[arg(long, value_name = "BOOL", default_value = "auto")]
     pub(crate) rootless: String,
+    /// How long a command may wait for hooks, cgroups, systemd and the container's init, all in all; 0: as long as it takes
+    /// [default: 5m for create, run, start, exec and restore, else 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
     /// Print the version
     #[arg(short, long)]
     pub(crate) version: bool,

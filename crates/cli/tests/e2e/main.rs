@@ -18,6 +18,8 @@ mod check;
 mod checkpoint;
 mod checkpoint_flags;
 mod checkpoint_mounts;
+mod concurrency;
+mod deadline;
 mod device;
 mod diagnose;
 mod errors;

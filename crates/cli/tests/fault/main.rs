@@ -3,6 +3,8 @@
 //!
 //! And a life without one of the newer system calls at all: there is another way, or a refusal in one line.
 //!
+//! And whole lives of containers, at random, with a fault somewhere in them ([`lives`]).
+//!
 //! Each test tries some of the points, others each time; `TARE_FAULT=all` tries all of them (`make fault`),
 //! `TARE_FAULT=500` so many, and `TARE_FAULT=create/1/37/KILL`, which a failure prints, that one.
 
@@ -10,6 +12,7 @@
 #![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod lives;
 mod tracer;
 mod trial;
 
@@ -18,6 +21,11 @@ use syscalls::Sysno;
 
 use self::tracer::Fault;
 use self::trial::{Verb, each_point, without};
+
+/// tare as cargo has built it, or the copy of it that `TARE_UNDER_TEST` names.
+fn program() -> String {
+    std::env::var("TARE_UNDER_TEST").ok().filter(|name| name.contains('/')).unwrap_or(env!("CARGO_BIN_EXE_tare").into())
+}
 
 const ERRNOS: [Errno; 6] = [Errno::ENOSYS, Errno::EPERM, Errno::ENOMEM, Errno::ENOSPC, Errno::EINTR, Errno::EMFILE];
 
@@ -45,6 +53,11 @@ tests! {
     Update: update_is_killed, update_fails;
     Kill: kill_is_killed, kill_fails;
     Delete: delete_is_killed, delete_fails;
+}
+
+#[test]
+fn lives_with_faults() {
+    lives::each_life();
 }
 
 macro_rules! missing {

@@ -95,16 +95,20 @@ pub(crate) enum Which {
     None,
     /// Call `ordinal` of `process`.
     One(usize, usize, Fault),
+    /// The first that it can happen to of all calls from this one on.
+    From(usize, Fault),
     /// All of this name, as on a kernel that does not have it.
     Each(Sysno, Errno),
 }
 
 impl Which {
-    fn fault(self, point: Point) -> Option<Fault> {
+    /// What happens to the call at `point`, before which there were so many.
+    fn fault(self, point: Point, before: usize) -> Option<Fault> {
         match self {
+            Self::From(first, fault) if before >= first => Some(fault),
             Self::One(process, ordinal, fault) if (process, ordinal) == (point.process, point.ordinal) => Some(fault),
             Self::Each(call, errno) if call == point.call => Some(Fault::Fail(errno)),
-            Self::None | Self::One(..) | Self::Each(..) => None,
+            Self::None | Self::One(..) | Self::From(..) | Self::Each(..) => None,
         }
     }
 }
@@ -128,6 +132,8 @@ pub(crate) struct Tracer {
     pub(crate) points: Vec<Point>,
     /// Where the fault happened.
     pub(crate) struck: Option<Point>,
+    /// It happened to a write(2) to standard error: what is wrong cannot be said.
+    pub(crate) silenced: bool,
 }
 
 #[derive(Debug)]
@@ -142,7 +148,7 @@ struct Tracee {
 impl Tracer {
     /// One that lets faults happen.
     pub(crate) fn new(which: Which) -> Self {
-        Self { tracees: BTreeMap::new(), born: 0, which, points: Vec::new(), struck: None }
+        Self { tracees: BTreeMap::new(), born: 0, which, points: Vec::new(), struck: None, silenced: false }
     }
 
     /// From now on a process is traced, with the children it will have.
@@ -250,10 +256,15 @@ impl Tracer {
         tracee.starting &= STARTING.contains(&call);
         let point = Point { process: tracee.process, ordinal: tracee.calls, call, starting: tracee.starting };
         tracee.calls += 1;
+        let before = self.points.len();
         self.points.push(point);
         // The n-th call is not the same one in each run.
-        let Some(fault) = self.which.fault(point).filter(|fault| fault.can_strike(call)) else { return };
+        let fault = self.which.fault(point, before).filter(|fault| fault.can_strike(call));
+        let Some(fault) = fault.filter(|_| self.struck.is_none() || matches!(self.which, Which::Each(..))) else {
+            return;
+        };
         self.struck = Some(point);
+        self.silenced |= call == Sysno::write && registers.rdi == 2;
         match fault {
             Fault::Kill => kill(pid, Signal::SIGKILL).unwrap(),
             Fault::Fail(errno) => {
@@ -299,7 +310,7 @@ fn is_runtime(pid: Pid) -> bool {
     let executed = format!("/proc/{pid}/exe");
     let is_copy = fs::read_link(&executed).is_ok_and(|path| path.to_string_lossy().contains("memfd:tare"));
     let same = |file: fs::Metadata| {
-        let program = fs::metadata(env!("CARGO_BIN_EXE_tare")).unwrap();
+        let program = fs::metadata(crate::program()).unwrap();
         (file.dev(), file.ino()) == (program.dev(), program.ino())
     };
     is_copy || fs::metadata(&executed).is_ok_and(same)

@@ -11,12 +11,12 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde_json::json;
 use syscalls::Sysno;
-use tare_testkit::{Bundle, Container, Output, Residue, Runtime, known, skip};
+use tare_testkit::{Bundle, Container, Invocation, Output, Residue, Runtime, known, skip};
 
 use crate::tracer::{Fault, Point, Tracer, Which};
 
 /// Who has no memory cannot go on: std ends the process with SIGABRT.
-const MEMORY: [Sysno; 5] = [Sysno::brk, Sysno::mmap, Sysno::mprotect, Sysno::mremap, Sysno::munmap];
+pub(crate) const MEMORY: [Sysno; 5] = [Sysno::brk, Sysno::mmap, Sysno::mprotect, Sysno::mremap, Sysno::munmap];
 
 /// How many points a test tries when nobody asks for all.
 const SOME: usize = 25;
@@ -96,7 +96,7 @@ impl Verb {
 }
 
 /// A container with something of everything that the runtime sets up.
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     let limits = json!({"limit": 1 << 27});
     let rule = json!({"names": ["chmod"], "action": "SCMP_ACT_ERRNO"});
     let hook = json!([{"path": "/bin/true"}]);
@@ -201,7 +201,7 @@ impl Trial {
             survived = output.success().then_some((struck.call, errno));
             if !output.success() {
                 if !struck.starting && !MEMORY.contains(&struck.call) {
-                    check_failure(self.verb, &output, &format!("{struck:?} {errno:?}"));
+                    check_failure(self.verb.failure(), &output, &format!("{struck:?} {errno:?}"));
                 }
                 if matches!(self.verb, Verb::Create | Verb::Run) {
                     residue.assert_none();
@@ -222,18 +222,19 @@ impl Trial {
 
 /// Runs the verb under trace; what came of it, and what was seen. The container is left as it then is.
 fn follow(verb: Verb, container: &Container, which: Which) -> (Output, Tracer) {
+    let init = (verb == Verb::Start).then(|| Pid::from_raw(container.pid()));
+    follow_command(container.verb(verb.name()).args(verb.arguments(container.id())), init, which)
+}
+
+/// Runs a command under trace, together with the init that it is to start.
+pub(crate) fn follow_command(command: Invocation, init: Option<Pid>, which: Which) -> (Output, Tracer) {
     let mut tracer = Tracer::new(which);
     // Waits until it is traced: read(2) ends with the newline, and the container gets no pipe.
-    let invocation = container
-        .verb(verb.name())
-        .args(verb.arguments(container.id()))
-        .through_shell("read -r _; exec \"$@\" </dev/null")
-        .stdin_open();
-    let mut running = invocation.spawn();
+    let mut running = command.through_shell("read -r _; exec \"$@\" </dev/null").stdin_open().spawn();
     let root = Pid::from_raw(i32::try_from(running.pid()).unwrap());
     tracer.seize(root);
-    if verb == Verb::Start {
-        tracer.seize_running(Pid::from_raw(container.pid()));
+    if let Some(init) = init {
+        tracer.seize_running(init);
     }
     running.stdin().unwrap().write_all(b"\n").unwrap();
     let ended = tracer.follow(root);
@@ -243,13 +244,13 @@ fn follow(verb: Verb, container: &Container, which: Which) -> (Output, Tracer) {
 }
 
 /// One line, and the code of a failure; besides warnings.
-fn check_failure(verb: Verb, output: &Output, why: &str) {
+pub(crate) fn check_failure(code: i32, output: &Output, why: &str) {
     let mut lines =
         output.stderr.lines().filter(|line| !(line.starts_with("time=") && line.contains(" level=warning ")));
     let line = lines.next().unwrap_or_default();
     let hints = lines.all(|line| line.starts_with("  hint: "));
     assert!(
-        output.code() == Some(verb.failure()) && line.starts_with("tare: ") && hints,
+        output.code() == Some(code) && line.starts_with("tare: ") && hints,
         "should fail in one line, {why}: {output}"
     );
 }
@@ -270,7 +271,7 @@ pub(crate) fn without(call: Sysno, refused: &[Verb]) {
         verb.prepare(&container);
         let (output, tracer) = follow(verb, &container, missing);
         if !output.success() {
-            check_failure(verb, &output, &format!("{:?}", tracer.struck));
+            check_failure(verb.failure(), &output, &format!("{:?}", tracer.struck));
             refusing.push(verb);
         }
         container.delete_force().ok();

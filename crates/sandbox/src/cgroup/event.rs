@@ -2,16 +2,17 @@
 //! process ends.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::uio::pread;
 
 use super::Location;
 use super::dir::Dir;
+use crate::deadline::Deadline;
+pub(super) use crate::deadline::Wait;
 use crate::error::CallContext;
 use crate::{Error, Result};
 
@@ -113,18 +114,9 @@ fn oom_kills(events: &OwnedFd) -> nix::Result<u64> {
     Ok(value(text, "oom_kill").and_then(|value| value.parse().ok()).unwrap_or(0))
 }
 
-/// How a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// What was waited for is so.
-    Done,
-    /// The deadline passed first.
-    Late,
-}
-
 /// Waits until the line `key` of `cgroup.events` (`populated`, `frozen`) is `value`. A cgroup that is gone is neither
 /// populated nor frozen.
-pub(super) fn wait_for(dir: &Dir, key: &str, value: bool, deadline: Instant) -> Result<Wait> {
+pub(super) fn wait_for(dir: &Dir, key: &str, value: bool, deadline: Deadline) -> Result<Wait> {
     let events = match dir.open("cgroup.events", OFlag::O_RDONLY) {
         Ok(events) => events,
         Err(Errno::ENOENT | Errno::ENODEV) if !value => return Ok(Wait::Done),
@@ -158,21 +150,9 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// poll(2) until one of `fds` reports or the deadline has passed.
-pub(super) fn sleep_on(fds: &[OwnedFd], events: PollFlags, deadline: Instant) -> Result<Wait> {
+pub(super) fn sleep_on(fds: &[OwnedFd], events: PollFlags, deadline: Deadline) -> Result<Wait> {
     let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), events)).collect();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(Wait::Late);
-        }
-        // Rounded up, or the last fraction of a millisecond would be spun away.
-        let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut polled, timeout) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(Wait::Done),
-            Err(errno) => return Err(errno).call(|| "poll()"),
-        }
-    }
+    deadline.poll(&mut polled).call(|| "poll()")
 }
 
 #[cfg(test)]

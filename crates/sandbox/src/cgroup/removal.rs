@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -13,12 +13,13 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use super::Cgroup;
 use super::dir::{Dir, tree};
 use super::event::{self, Wait};
+use crate::deadline::Deadline;
 use crate::error::CallContext;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::{Error, Result};
 
 /// Removes the directories of `cgroup`. `unified` is its directory in cgroup2, where the host has one.
-pub(super) fn remove(cgroup: &dyn Cgroup, unified: Option<&Dir>, deadline: Instant) -> Result<()> {
+pub(super) fn remove(cgroup: &dyn Cgroup, unified: Option<&Dir>, deadline: Deadline) -> Result<()> {
     // An empty cgroup without children, the usual case, is gone after one call per hierarchy.
     let mut left = Vec::new();
     for directory in &cgroup.location().directories {
@@ -45,14 +46,14 @@ pub(super) fn remove(cgroup: &dyn Cgroup, unified: Option<&Dir>, deadline: Insta
 const BEFORE_KILLING_AGAIN: Duration = Duration::from_millis(500);
 
 /// Kills everything, waits for `cgroup.events` to say that nothing is left, and kills again what has come or stayed.
-fn kill_until_empty(cgroup: &dyn Cgroup, unified: &Dir, deadline: Instant) -> Result<Wait> {
+fn kill_until_empty(cgroup: &dyn Cgroup, unified: &Dir, deadline: Deadline) -> Result<Wait> {
     loop {
         cgroup.kill()?;
-        let next = deadline.min(Instant::now() + BEFORE_KILLING_AGAIN);
+        let next = deadline.sooner(BEFORE_KILLING_AGAIN);
         if event::wait_for(unified, "populated", false, next)? == Wait::Done {
             return Ok(Wait::Done);
         }
-        if Instant::now() >= deadline {
+        if deadline.passed() {
             return Ok(Wait::Late);
         }
     }
@@ -69,7 +70,7 @@ fn remove_one(path: &Path) -> Result<bool> {
 
 /// Removes `path` and the cgroups that the container made below it; kills and waits for processes that are in this
 /// hierarchy alone (on v1 a process may sit in different cgroups of different hierarchies).
-fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
+fn remove_tree(path: &Path, deadline: Deadline) -> Result<()> {
     let dir = Dir::new(path);
     loop {
         let mut busy = false;
@@ -79,8 +80,8 @@ fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
         if !busy {
             return Ok(());
         }
-        if Instant::now() >= deadline {
-            return Err(stayed(&dir)?);
+        if deadline.passed() {
+            return Err(stayed(&dir, deadline)?);
         }
         let pidfds = kill_each(&dir)?;
         if pidfds.is_empty() {
@@ -120,16 +121,27 @@ pub(super) fn kill_each(dir: &Dir) -> Result<Vec<OwnedFd>> {
 }
 
 /// The error for what is in `dir` at the deadline: processes, or else the cgroups that are left.
-fn stayed(dir: &Dir) -> Result<Error> {
+fn stayed(dir: &Dir, deadline: Deadline) -> Result<Error> {
     let pids = dir.pids()?;
-    let mut left: Vec<String> = pids.iter().map(|&pid| describe(pid)).collect();
-    if left.is_empty() {
+    let left = if pids.is_empty() {
         let below = tree(dir.path()).call(|| format!("readdir({:?})", dir.path()))?;
-        left = below.iter().map(|path| format!("no process is listed in {path:?}")).collect();
-    }
-    let more = if left.len() > 3 { format!(" and {} more", left.len() - 3) } else { String::new() };
-    left.truncate(3);
-    Ok(Error::Refused(format!("cgroup {:?} is still in use: {}{more}", dir.path(), left.join(", "))))
+        the_first(below.iter().map(|path| format!("no process is listed in {path:?}")))
+    } else {
+        describe_all(&pids)
+    };
+    Ok(deadline.late(format_args!("cgroup {:?} is still in use: {left}", dir.path())))
+}
+
+/// Three of them, and how many there are besides.
+fn the_first(all: impl ExactSizeIterator<Item = String>) -> String {
+    let more = all.len().saturating_sub(3);
+    let first = all.take(3).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{first} and {more} more") } else { first }
+}
+
+/// [`describe`], for the first of several.
+pub(crate) fn describe_all(pids: &[Pid]) -> String {
+    the_first(pids.iter().map(|&pid| describe(pid)))
 }
 
 /// The processes of a cgroup that sleep uninterruptibly, for the error about one that does not freeze: nothing says which it
@@ -158,6 +170,7 @@ mod tests {
     use nix::sys::ptrace;
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
+    use std::time::Instant;
 
     #[test]
     fn a_process_is_described_by_name_state_and_wchan() {
@@ -190,7 +203,7 @@ mod tests {
         let held = Held::within(scratch);
         let pid = held.0.pid();
         let begun = Instant::now();
-        let removed = scratch.0.remove(begun + Duration::from_millis(700));
+        let removed = scratch.0.remove(Deadline::after(Duration::from_millis(700)));
         let took = begun.elapsed();
         let listed = scratch.0.pids().unwrap();
         held.let_go();

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::LinuxResources;
 
 use super::{Cgroup, Driver, locate, open};
+use crate::deadline::Deadline;
 
 /// A name that no other test, run or user has.
 pub(super) fn unique() -> String {
@@ -19,8 +20,8 @@ pub(super) fn unique() -> String {
     format!("tare-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(super) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+pub(super) fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(10))
 }
 
 pub(super) fn resources(json: &str) -> LinuxResources {
@@ -37,7 +38,7 @@ impl Scratch {
 
     pub(super) fn created() -> Self {
         let scratch = Self::new();
-        scratch.0.create().unwrap();
+        scratch.0.create(soon()).unwrap();
         scratch
     }
 
@@ -75,7 +76,7 @@ impl Scratch {
         };
         let deadline = soon();
         while resident() < mib * 1024 {
-            assert!(Instant::now() < deadline, "dd holds {} KiB", resident());
+            assert!(!deadline.passed(), "dd holds {} KiB", resident());
             // Another process is at work: nothing tells when it has come so far.
             std::thread::sleep(Duration::from_millis(5));
         }

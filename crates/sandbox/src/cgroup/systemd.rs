@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -34,11 +34,10 @@ use super::event::{self, Wait};
 use super::outline::{self, Version};
 use super::stat::Stats;
 use super::{Cgroup, Driver, Freezer, Location, v1, v2};
+use crate::deadline::Deadline;
 use crate::error::CallContext;
 use crate::{Error, Result};
 
-/// How long systemd may take to start a unit or to change one: runc's patience, which busy nodes need.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long systemd may take to notice that a cgroup is empty, before it is told to stop the unit.
 const NOTICE: Duration = Duration::from_secs(2);
 
@@ -134,7 +133,7 @@ impl Manager {
     }
 
     /// Uses the connection of this command; the first user opens it.
-    fn with_systemd<T>(&self, deadline: Instant, use_it: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+    fn with_systemd<T>(&self, deadline: Deadline, use_it: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
         let mut slot = self.connection.borrow_mut();
         let mut connection = match slot.take() {
             Some(connection) => connection,
@@ -147,14 +146,13 @@ impl Manager {
         Ok(value)
     }
 
-    fn start(&self, process: Option<Pid>) -> Result<()> {
+    fn start(&self, process: Option<Pid>, deadline: Deadline) -> Result<()> {
         let Some(asked) = &self.asked else {
             return Err(Error::Refused(format!("{} exists", self.unit.name)));
         };
         let process = process.and_then(|pid| u32::try_from(pid.as_raw()).ok());
         let basic = property::basic(&self.unit, &asked.id, self.files.version(), process);
         let properties = property::merge(basic, asked.properties.clone());
-        let deadline = Instant::now() + PATIENCE;
         let start = |properties: &[Property]| {
             self.with_systemd(deadline, |systemd| job::start(systemd, &self.unit, properties))
         };
@@ -167,13 +165,12 @@ impl Manager {
     }
 
     /// Tells the unit what it does not know yet: all of it or nothing, which systemd looks at before it changes anything.
-    fn tell(&self, properties: Vec<Property>) -> Result<Told> {
+    fn tell(&self, properties: Vec<Property>, deadline: Deadline) -> Result<Told> {
         let known = self.asked.as_ref().map(|asked| asked.properties.as_slice()).unwrap_or_default();
         let news: Vec<Property> = properties.into_iter().filter(|property| !known.contains(property)).collect();
         if news.is_empty() {
             return Ok(Told::Nothing);
         }
-        let deadline = Instant::now() + PATIENCE;
         unless_idle_is_refused(&news, |properties| {
             self.with_systemd(deadline, |systemd| job::set(systemd, &self.unit, properties))
         })?;
@@ -181,8 +178,8 @@ impl Manager {
     }
 
     /// Makes files exact again that systemd writes what it has rounded to.
-    fn write_exactly(&self, exact: &Settings) -> Result<()> {
-        self.with_systemd(Instant::now() + PATIENCE, Connection::ping)?;
+    fn write_exactly(&self, exact: &Settings, deadline: Deadline) -> Result<()> {
+        self.with_systemd(deadline, Connection::ping)?;
         for directory in &self.location().directories {
             let dir = Dir::new(&directory.path);
             for file in ["cpu.max", "cpu.cfs_quota_us", "cpu.idle"] {
@@ -213,7 +210,7 @@ impl Manager {
 
     /// Waits until systemd has removed the directory of a unit that has become empty: by then it has forgotten the unit,
     /// and the name is free.
-    fn await_removal(&self, deadline: Instant) -> Result<Wait> {
+    fn await_removal(&self, deadline: Deadline) -> Result<Wait> {
         let Some(directory) = self.systemds_directory() else { return Ok(Wait::Done) };
         let Some(parent) = directory.parent() else { return Ok(Wait::Done) };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).call(|| "inotify_init1()")?;
@@ -274,12 +271,12 @@ impl Cgroup for Manager {
         self.asked.is_some() && !self.unit.is_slice()
     }
 
-    fn create(&self) -> Result<()> {
-        self.start(None)
+    fn create(&self, deadline: Deadline) -> Result<()> {
+        self.start(None, deadline)
     }
 
-    fn create_around(&self, process: Pid) -> Result<()> {
-        self.start(Some(process))
+    fn create_around(&self, process: Pid, deadline: Deadline) -> Result<()> {
+        self.start(Some(process), deadline)
     }
 
     fn apply(&self, resources: &LinuxResources) -> Result<()> {
@@ -287,20 +284,20 @@ impl Cgroup for Manager {
         self.files.cgroup().apply(resources)
     }
 
-    fn update(&self, resources: &LinuxResources) -> Result<()> {
+    fn update(&self, resources: &LinuxResources, deadline: Deadline) -> Result<()> {
         // Before anything is changed: a systemd that is not there changes nothing.
-        self.with_systemd(Instant::now() + PATIENCE, |_| Ok(()))?;
+        self.with_systemd(deadline, |_| Ok(()))?;
         let (told, exact) = self.files.update_then(resources, || {
             let exact = self.settings(resources)?;
             let mut properties = property::of_settings(self.files.version(), &exact);
             if let Some(rules) = resources.devices() {
                 properties.extend(property::of_devices(self.unit.bus, rules)?);
             }
-            Ok((self.tell(properties)?, exact))
+            Ok((self.tell(properties, deadline)?, exact))
         })?;
         // The update has happened by now: what fails here leaves a quota a little above what was asked for.
         if told == Told::News
-            && let Err(error) = self.write_exactly(&exact)
+            && let Err(error) = self.write_exactly(&exact, deadline)
         {
             tracing::warn!("{error}: the limits are as systemd has rounded them");
         }
@@ -324,7 +321,7 @@ impl Cgroup for Manager {
         self.files.cgroup().pids()
     }
 
-    fn freeze(&self, freezer: Freezer, deadline: Instant) -> Result<()> {
+    fn freeze(&self, freezer: Freezer, deadline: Deadline) -> Result<()> {
         self.files.cgroup().freeze(freezer, deadline)
     }
 
@@ -336,7 +333,7 @@ impl Cgroup for Manager {
         self.files.cgroup().kill()
     }
 
-    fn remove(&self, deadline: Instant) -> Result<()> {
+    fn remove(&self, deadline: Deadline) -> Result<()> {
         if !self.started.get() {
             // What is there under this name is somebody else's.
             return Ok(());
@@ -344,11 +341,7 @@ impl Cgroup for Manager {
         let files = self.files.cgroup();
         if self.systemds_directory().is_some_and(Path::exists) {
             files.kill()?;
-            let noticed = if self.unit.is_slice() {
-                Wait::Late
-            } else {
-                self.await_removal(deadline.min(Instant::now() + NOTICE))?
-            };
+            let noticed = if self.unit.is_slice() { Wait::Late } else { self.await_removal(deadline.sooner(NOTICE))? };
             if noticed == Wait::Late {
                 // A slice stays until it is stopped; a scope whose systemd is slow, or has never heard of it.
                 if let Err(error) = self.with_systemd(deadline, |systemd| job::stop(systemd, &self.unit)) {

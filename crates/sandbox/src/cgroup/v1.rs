@@ -5,7 +5,7 @@ pub(super) mod limit;
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -20,6 +20,7 @@ use super::outline::Version;
 use super::stat::Stats;
 use super::v2::{freeze_unified, frozen_unified, kill_unified};
 use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
+use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
 use crate::{Error, Result};
 
@@ -145,12 +146,12 @@ impl Manager {
         // Another default comes by closing or opening everything at once: nobody is to run at that instant.
         let thawed = self.frozen()? == Freezer::Thawed;
         if thawed {
-            self.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_DEVICES)
+            self.freeze(Freezer::Frozen, Deadline::after(FREEZE_FOR_DEVICES))
                 .during(|| "linux.resources.devices: to change the default of the list")?;
         }
         let written = write_rules(dir, steps);
         if thawed {
-            self.freeze(Freezer::Thawed, Instant::now() + FREEZE_FOR_DEVICES)?;
+            self.freeze(Freezer::Thawed, Deadline::after(FREEZE_FOR_DEVICES))?;
         }
         written
     }
@@ -216,7 +217,7 @@ impl Cgroup for Manager {
         &self.location
     }
 
-    fn create(&self) -> Result<()> {
+    fn create(&self, _: Deadline) -> Result<()> {
         self.make_directories(|existed| self.refuse_used(existed))
     }
 
@@ -225,7 +226,7 @@ impl Cgroup for Manager {
         limit::apply(self, resources)
     }
 
-    fn update(&self, resources: &LinuxResources) -> Result<()> {
+    fn update(&self, resources: &LinuxResources, _: Deadline) -> Result<()> {
         self.update_then(resources, || Ok(()))
     }
 
@@ -263,7 +264,7 @@ impl Cgroup for Manager {
         Ok(pids)
     }
 
-    fn freeze(&self, freezer: Freezer, deadline: Instant) -> Result<()> {
+    fn freeze(&self, freezer: Freezer, deadline: Deadline) -> Result<()> {
         match (self.find("freezer"), &self.unified) {
             (Some(dir), _) => freeze(dir, freezer, deadline),
             (None, Some(unified)) => freeze_unified(unified, freezer, deadline),
@@ -290,7 +291,7 @@ impl Cgroup for Manager {
         }
         // No cgroup2, or a kernel before 5.14. Frozen, so that nothing forks away from the list.
         let frozen = match dir {
-            Some(dir) if dir.path().exists() => freeze(dir, Freezer::Frozen, Instant::now() + super::FREEZE_FOR_KILL),
+            Some(dir) if dir.path().exists() => freeze(dir, Freezer::Frozen, Deadline::after(super::FREEZE_FOR_KILL)),
             _ => Ok(()),
         };
         let killed = match dir.or_else(|| self.dirs().next()) {
@@ -305,7 +306,7 @@ impl Cgroup for Manager {
         killed
     }
 
-    fn remove(&self, deadline: Instant) -> Result<()> {
+    fn remove(&self, deadline: Deadline) -> Result<()> {
         removal::remove(self, self.unified.as_ref(), deadline)
     }
 
@@ -319,7 +320,7 @@ const LOOKS_BEFORE_THAW: u32 = 20;
 
 /// `freezer.state` of v1. FREEZING until every task has stopped; nothing reports that, reading the file makes the
 /// kernel look again.
-fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
+fn freeze(dir: &Dir, freezer: Freezer, deadline: Deadline) -> Result<()> {
     if freezer == Freezer::Thawed {
         return dir.write("freezer.state", "THAWED");
     }
@@ -331,10 +332,11 @@ fn freeze(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
         if state.trim() == "FROZEN" {
             return Ok(());
         }
-        if Instant::now() >= deadline {
+        if deadline.passed() {
+            let sleepers = removal::sleepers(dir)?;
             dir.write("freezer.state", "THAWED")?;
-            let what = format!("cgroup {:?} is still {}", dir.path(), state.trim());
-            return Err(Error::Refused(what + &removal::sleepers(dir)?));
+            let what = format_args!("cgroup {:?} is still {}{sleepers}", dir.path(), state.trim());
+            return Err(deadline.late(what));
         }
         if look % LOOKS_BEFORE_THAW == 0 {
             // A task in uninterruptible sleep may wait for one that is frozen already (a FUSE server, the holder of a

@@ -6,7 +6,6 @@ mod memory;
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -20,6 +19,7 @@ use super::journal::Journal;
 use super::outline::Version;
 use super::stat::Stats;
 use super::{Cgroup, Freezer, Location, field, refuse_occupied, removal};
+use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
 use crate::sys::bpf;
 use crate::{Error, Result};
@@ -160,7 +160,7 @@ impl Cgroup for Manager {
         &self.location
     }
 
-    fn create(&self) -> Result<()> {
+    fn create(&self, _: Deadline) -> Result<()> {
         let mut made = Made::default();
         let new = made.mkdir(self.dir.path())?;
         self.dir.hold().call(|| format!("open({:?})", self.dir.path()))?;
@@ -178,7 +178,7 @@ impl Cgroup for Manager {
         limit::apply(&self.dir, resources, Occupancy::Empty)
     }
 
-    fn update(&self, resources: &LinuxResources) -> Result<()> {
+    fn update(&self, resources: &LinuxResources, _: Deadline) -> Result<()> {
         self.update_then(resources, || Ok(()))
     }
 
@@ -201,7 +201,7 @@ impl Cgroup for Manager {
         self.dir.pids()
     }
 
-    fn freeze(&self, freezer: Freezer, deadline: Instant) -> Result<()> {
+    fn freeze(&self, freezer: Freezer, deadline: Deadline) -> Result<()> {
         freeze_unified(&self.dir, freezer, deadline)
     }
 
@@ -214,14 +214,14 @@ impl Cgroup for Manager {
             return Ok(());
         }
         // Kernel < 5.14. Frozen, so that nothing forks away from the list; a frozen process of cgroup2 can be killed.
-        let deadline = Instant::now() + super::FREEZE_FOR_KILL;
+        let deadline = Deadline::after(super::FREEZE_FOR_KILL);
         let frozen = self.freeze(Freezer::Frozen, deadline);
         let killed = removal::kill_each(&self.dir);
         self.freeze(Freezer::Thawed, deadline)?;
         frozen.and(killed).map(drop)
     }
 
-    fn remove(&self, deadline: Instant) -> Result<()> {
+    fn remove(&self, deadline: Deadline) -> Result<()> {
         removal::remove(self, Some(&self.dir), deadline)
     }
 
@@ -241,7 +241,7 @@ pub(super) fn kill_unified(dir: &Dir) -> Result<bool> {
 }
 
 /// `cgroup.freeze` (kernel ≥ 5.2), and waits for the kernel to say that it is so. Nothing stays half frozen.
-pub(super) fn freeze_unified(dir: &Dir, freezer: Freezer, deadline: Instant) -> Result<()> {
+pub(super) fn freeze_unified(dir: &Dir, freezer: Freezer, deadline: Deadline) -> Result<()> {
     let (value, frozen) = match freezer {
         Freezer::Frozen => ("1", true),
         Freezer::Thawed => ("0", false),
@@ -251,12 +251,12 @@ pub(super) fn freeze_unified(dir: &Dir, freezer: Freezer, deadline: Instant) -> 
         let what = if frozen {
             let sleepers = removal::sleepers(dir)?;
             dir.write("cgroup.freeze", "0")?;
-            format!("cgroup {:?} did not freeze in time{sleepers}", dir.path())
+            format!("cgroup {:?} did not freeze{sleepers}", dir.path())
         } else {
             // Our switch is off: what still holds is another's.
             format!("cgroup {:?} is still frozen: one above it is", dir.path())
         };
-        return Err(Error::Refused(what));
+        return Err(deadline.late(what));
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
-use super::{Runtime, Status, deadline, delete};
+use super::{Runtime, Status, delete};
 use crate::criu::image::{Description, Images};
 use crate::criu::rpc::{ExtMount, Options, PageServer, Response, Type};
 use crate::criu::{self, Birth, Unborn, log};
+use crate::deadline::TO_CHANGE;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::plan_mounts;
 use crate::plan::namespaces::NamespacePlan;
@@ -88,7 +89,7 @@ impl Runtime {
     pub fn checkpoint(&self, id: &str, options: &CheckpointOptions) -> Result<()> {
         let proof = SingleThreaded::verify()?;
         let program = criu::find()?;
-        let locked = self.store().open(id)?.lock(deadline())?;
+        let locked = self.store().open(id)?.lock(self.deadline(TO_CHANGE))?;
         let record = locked.record()?.ok_or(Error::NotExist)?;
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&locked, cgroup.as_ref())? {
@@ -141,9 +142,11 @@ impl Runtime {
         if options.pre_dump || options.leave_running {
             return Ok(());
         }
-        delete::await_end(init)?;
+        // CRIU has taken what time it took.
+        let deadline = self.deadline(TO_CHANGE);
+        delete::await_end(init, deadline)?;
         let poststop = if record.hooks.poststop { HookPlan::new(&spec).poststop } else { Vec::new() };
-        delete::remove(locked, Some(init), cgroup.as_ref(), &poststop, &record)
+        delete::remove(locked, Some(init), cgroup.as_ref(), &poststop, &record, deadline)
     }
 }
 

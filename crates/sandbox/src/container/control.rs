@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::{Runtime, Status, deadline};
+use super::{Runtime, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
+use crate::deadline::{Deadline, TO_CHANGE, TO_UNDO};
 use crate::error::CallContext;
 use crate::store::{Entry, Init, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -21,6 +22,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotRunning`].
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+        let deadline = self.deadline(TO_CHANGE);
         let (entry, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
         let init = entry.init()?;
@@ -34,8 +36,11 @@ impl Runtime {
         if handle.is_none() && !all && (!orphans || cgroup.pids()?.is_empty()) {
             return Err(Error::NotRunning);
         }
-        let mut reached =
-            if everything && signal != libc::SIGKILL { signal_all(cgroup.as_ref(), signal)? } else { BTreeSet::new() };
+        let mut reached = if everything && signal != libc::SIGKILL {
+            signal_all(cgroup.as_ref(), signal, deadline)?
+        } else {
+            BTreeSet::new()
+        };
         if let (Some(init), Some(handle)) = (init, handle)
             // Not among the others: in no cgroup of ours, or they are not asked for.
             && reached.insert(init.pid)
@@ -51,7 +56,7 @@ impl Runtime {
             }
             if cgroup.frozen()? == Freezer::Frozen {
                 // On cgroup v1 a frozen process dies only when it thaws.
-                cgroup.freeze(Freezer::Thawed, deadline())?;
+                cgroup.freeze(Freezer::Thawed, deadline)?;
             }
         }
         Ok(())
@@ -62,6 +67,7 @@ impl Runtime {
     /// # Errors
     /// A container that is not running.
     pub fn pause(&self, id: &str) -> Result<()> {
+        let deadline = self.deadline(TO_CHANGE);
         let (entry, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&entry, cgroup.as_ref())? {
@@ -69,9 +75,9 @@ impl Runtime {
             Status::Paused => return Err(Error::Refused("container already paused".into())),
             _ => return Err(Error::NotRunning),
         }
-        cgroup.freeze(Freezer::Frozen, deadline()).inspect_err(|_| {
+        cgroup.freeze(Freezer::Frozen, deadline).inspect_err(|_| {
             // Half frozen is worse than running.
-            let _as_it_was = cgroup.freeze(Freezer::Thawed, deadline());
+            let _as_it_was = cgroup.freeze(Freezer::Thawed, Deadline::after(TO_UNDO));
         })
     }
 
@@ -80,10 +86,11 @@ impl Runtime {
     /// # Errors
     /// `container not paused`.
     pub fn resume(&self, id: &str) -> Result<()> {
+        let deadline = self.deadline(TO_CHANGE);
         let (entry, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&entry, cgroup.as_ref())? {
-            Status::Paused => cgroup.freeze(Freezer::Thawed, deadline()),
+            Status::Paused => cgroup.freeze(Freezer::Thawed, deadline),
             _ => Err(Error::Refused("container not paused".into())),
         }
     }
@@ -109,14 +116,15 @@ const FREEZE_FOR_SIGNAL: Duration = Duration::from_secs(2);
 
 /// Sends `signal` once to every process of the cgroup, frozen meanwhile so that none forks away from the list; a container
 /// that is paused stays so, and gets the signal when it is resumed. Returns whom it has reached.
-fn signal_all(cgroup: &dyn Cgroup, signal: i32) -> Result<BTreeSet<Pid>> {
+fn signal_all(cgroup: &dyn Cgroup, signal: i32, deadline: Deadline) -> Result<BTreeSet<Pid>> {
     if cgroup.frozen()? == Freezer::Frozen {
         return signal_each(cgroup, signal);
     }
-    let frozen = cgroup.freeze(Freezer::Frozen, Instant::now() + FREEZE_FOR_SIGNAL);
+    let frozen = cgroup.freeze(Freezer::Frozen, deadline.sooner(FREEZE_FOR_SIGNAL));
     let reached = signal_each(cgroup, signal);
     match frozen {
-        Ok(()) => cgroup.freeze(Freezer::Thawed, deadline())?,
+        // Not to be left frozen because time is up.
+        Ok(()) => cgroup.freeze(Freezer::Thawed, Deadline::after(TO_UNDO))?,
         // A process that cannot be frozen, no freezer, no cgroup: `freeze` has left nothing half frozen.
         Err(error) => tracing::debug!("signalled without freezing: {error}"),
     }

@@ -10,9 +10,10 @@ use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use tare_spec::Bundle;
 
-use super::{CreateOptions, RunOptions, Runtime, deadline, delete};
+use super::{CreateOptions, RunOptions, Runtime, delete};
 use crate::cgroup::{self, Cgroup, permission};
 use crate::container::Status;
+use crate::deadline::{Deadline, TO_CHANGE, TO_MAKE, TO_UNDO};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::{self, Asked, Birthplace, Ready, end_child};
@@ -80,7 +81,8 @@ impl Runtime {
     /// # Errors
     /// What failed; nothing is left behind.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<()> {
-        let Made { locked, cgroup, plan, record, ready, .. } = self.make(id, options, Waits::AtFifo, Detach::Yes)?;
+        let Made { locked, cgroup, plan, record, ready, .. } =
+            self.make(id, options, Waits::AtFifo, Detach::Yes, self.deadline(TO_MAKE))?;
         match ready.await_start() {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -100,8 +102,9 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
+        let deadline = self.deadline(TO_MAKE);
         let Made { locked, cgroup, plan, record, ready, terminal, notify } =
-            self.make(id, options, Waits::OnWire, detach)?;
+            self.make(id, options, Waits::OnWire, detach, deadline)?;
         let init = ready.init;
         // A start that fails leaves no process.
         let begun = ready.start().and_then(|()| {
@@ -109,7 +112,7 @@ impl Runtime {
             terminal
                 .map(|socket| console::receive(&socket))
                 .transpose()
-                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, &state).map(|()| ptmx))
+                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, &state, deadline).map(|()| ptmx))
                 .inspect_err(|_| end_child(init))
         });
         let ptmx = match begun {
@@ -134,8 +137,9 @@ impl Runtime {
 
     /// Removes the container of a foreground command, unless somebody has done so meanwhile.
     pub(super) fn remove_ended(&self, id: &str, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) -> Result<()> {
-        match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
-            Ok(locked) => delete::remove(locked, None, cgroup, &plan.hooks.poststop, record),
+        let deadline = self.deadline(TO_CHANGE);
+        match self.store().open(id).and_then(|entry| entry.lock(deadline)) {
+            Ok(locked) => delete::remove(locked, None, cgroup, &plan.hooks.poststop, record, deadline),
             Err(Error::NotExist) => Ok(()),
             Err(error) => Err(error),
         }
@@ -166,6 +170,7 @@ impl Runtime {
         bundle: &Bundle,
         plan: &'p Plan,
         resctrl: Vec<PathBuf>,
+        deadline: Deadline,
     ) -> Result<Ground<'p>> {
         let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
         let path = cgroups_path(bundle);
@@ -192,12 +197,12 @@ impl Runtime {
         }
         if !cgroup.wants_process() {
             // A cgroup that create refuses is somebody else's: not ours to remove.
-            let made = cgroup.create().map_err(|error| permission::explain(error, cgroup.location()));
+            let made = cgroup.create(deadline).map_err(|error| permission::explain(error, cgroup.location()));
             if let Err(error) = made.at(Step::MakeCgroup) {
                 return Err(give_up(locked, error));
             }
             if let Err(error) = limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner) {
-                let _reported_is_the_cause = cgroup.remove(deadline());
+                let _reported_is_the_cause = cgroup.remove(Deadline::after(TO_UNDO));
                 return Err(give_up(locked, error));
             }
         }
@@ -205,7 +210,14 @@ impl Runtime {
     }
 
     /// From the bundle to a process that waits for the word to execute its program.
-    fn make(&self, id: &str, options: &CreateOptions, waits: Waits, detach: Detach) -> Result<Made> {
+    fn make(
+        &self,
+        id: &str,
+        options: &CreateOptions,
+        waits: Waits,
+        detach: Detach,
+        deadline: Deadline,
+    ) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
         let (bundle, plan) = self.plan(id, options).at(Step::Plan)?;
@@ -219,11 +231,12 @@ impl Runtime {
             .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
             .transpose()
             .at(Step::Seccomp)?;
-        let Ground { locked, cgroup, record, first, late, rootless } = self.lay_ground(id, &bundle, &plan, resctrl)?;
+        let Ground { locked, cgroup, record, first, late, rootless } =
+            self.lay_ground(id, &bundle, &plan, resctrl, deadline)?;
         let around = cgroup.wants_process();
-        let place = |stage1| place_in_scope(cgroup.as_ref(), stage1, &first, rootless, plan.cgroup_owner);
+        let place = |stage1| place_in_scope(cgroup.as_ref(), stage1, &first, rootless, plan.cgroup_owner, deadline);
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(deadline());
+            let _reported_is_the_cause = cgroup.remove(Deadline::after(TO_UNDO));
             return Err(give_up(locked, error));
         }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
@@ -249,12 +262,13 @@ impl Runtime {
                 scheduling: plan.process.scheduling,
                 plan: Some(&plan),
                 listener: listener.as_ref(),
+                deadline,
             };
             let birthplace = Birthplace { cgroup: cgroup.clone_target()?, otherwise: &|| Ok(None) };
             parent::build(single_threaded, birthplace, asked, |wire, birth| stage1::run(&plan, own, next, wire, birth))
         })();
         let announced = built.and_then(|ready| {
-            match limit_late(cgroup.as_ref(), late)
+            match limit_late(cgroup.as_ref(), late, deadline)
                 .and_then(|()| announce(&locked, options, ready.init, pidfd_socket.as_ref()))
             {
                 Ok(()) => Ok(ready),
@@ -334,8 +348,9 @@ pub(super) fn place_in_scope(
     first: &LinuxResources,
     rootless: bool,
     owner: Option<u32>,
+    deadline: Deadline,
 ) -> Result<()> {
-    let made = cgroup.create_around(process).map_err(|error| permission::explain(error, cgroup.location()));
+    let made = cgroup.create_around(process, deadline).map_err(|error| permission::explain(error, cgroup.location()));
     made.at(Step::MakeCgroup)?;
     limit(cgroup, first, rootless, owner)
 }
@@ -377,10 +392,10 @@ fn split_late(resources: &LinuxResources) -> (Cow<'_, LinuxResources>, Option<Li
 }
 
 /// The limits for after init is, see [`split_late`].
-pub(super) fn limit_late(cgroup: &dyn Cgroup, late: Option<LinuxResources>) -> Result<()> {
+pub(super) fn limit_late(cgroup: &dyn Cgroup, late: Option<LinuxResources>, deadline: Deadline) -> Result<()> {
     // Without a cgroup nothing was limited before either.
     let late = late.filter(|_| !cgroup.location().directories.is_empty());
-    late.map_or(Ok(()), |late| cgroup.update(&late).at(Step::MakeCgroup))
+    late.map_or(Ok(()), |late| cgroup.update(&late, deadline).at(Step::MakeCgroup))
 }
 
 /// Opens on the host what the stages need and must not open by name.
@@ -440,7 +455,8 @@ pub(super) fn give_up(locked: Locked, error: Error) -> Error {
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
 pub(super) fn undo(locked: Locked, cgroup: &dyn Cgroup, plan: &Plan, record: &Record) {
     // What is reported is the cause of the failure; what could not be removed is found by `delete --force`.
-    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record) {
+    let deadline = Deadline::after(TO_UNDO);
+    if let Err(left) = delete::remove(locked, None, cgroup, &plan.hooks.poststop, record, deadline) {
         tracing::warn!("after a failed create: {left}");
     }
 }

@@ -2,14 +2,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use oci_spec::runtime::Hook;
 
-use super::{Runtime, Status, deadline};
+use super::{Runtime, Status};
 use crate::cgroup::{self, Cgroup};
+use crate::deadline::{Deadline, TO_CHANGE, Wait};
 use crate::error::{CallContext, Context};
 use crate::plan::{HookPlan, HookState};
 use crate::step::Step;
@@ -24,12 +25,13 @@ impl Runtime {
     /// # Errors
     /// A running container without `force`; what could not be removed.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
-        let locked = match self.store().open(id).and_then(|entry| entry.lock(deadline())) {
+        let deadline = self.deadline(TO_CHANGE);
+        let locked = match self.store().open(id).and_then(|entry| entry.lock(deadline)) {
             Err(Error::NotExist) if force => return Ok(()),
             locked => locked?,
         };
         let record = match locked.record() {
-            Err(broken) if force => return self.delete_without_record(id, locked, &broken),
+            Err(broken) if force => return self.delete_without_record(id, locked, &broken, deadline),
             record => record?,
         };
         let Some(record) = record else {
@@ -39,7 +41,7 @@ impl Runtime {
         let cgroup = cgroup::open(&record.cgroup);
         let Some(init) = locked.init()? else {
             detach_root(&record).at(Step::Remove)?;
-            return delete_unfinished(locked, cgroup.as_ref(), &record.resctrl);
+            return delete_unfinished(locked, cgroup.as_ref(), &record.resctrl, deadline);
         };
         if !force {
             match super::inspect::status(&locked, cgroup.as_ref())? {
@@ -54,34 +56,34 @@ impl Runtime {
         }
         kill_init(init).at(Step::Remove)?;
         let hooks = if record.hooks.poststop { poststop_hooks(&locked)? } else { Vec::new() };
-        remove(locked, Some(init), cgroup.as_ref(), &hooks, &record)
+        remove(locked, Some(init), cgroup.as_ref(), &hooks, &record, deadline)
     }
 
     /// Deletes a container whose state file cannot be read, as far as the rest of its directory says what it is.
-    fn delete_without_record(&self, id: &str, locked: Locked, broken: &Error) -> Result<()> {
+    fn delete_without_record(&self, id: &str, locked: Locked, broken: &Error, deadline: Deadline) -> Result<()> {
         tracing::warn!("{broken}: deleting by what else is known");
         if let Some(init) = locked.init()? {
-            kill_init(init).and_then(|()| await_end(init)).at(Step::Remove)?;
+            kill_init(init).and_then(|()| await_end(init, deadline)).at(Step::Remove)?;
         }
         let spec = locked.spec()?;
         let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         let location = cgroup::locate(self.cgroup_driver, path, id).at(Step::Remove)?;
-        delete_unfinished(locked, cgroup::open(&location).as_ref(), &[])
+        delete_unfinished(locked, cgroup::open(&location).as_ref(), &[], deadline)
     }
 }
 
 /// Deletes what a killed create has left. Its stages end by themselves, since the wire is closed. What else runs in the
 /// cgroup is not this container's: the record is written before the cgroup is made, and create refuses one in use.
-fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup, resctrl: &[PathBuf]) -> Result<()> {
+fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup, resctrl: &[PathBuf], deadline: Deadline) -> Result<()> {
     for pid in cgroup.pids().at(Step::Remove)? {
         if let Ok(pidfd) = pidfd_open(pid)
-            && await_pidfd(&pidfd, Instant::now() + Duration::from_secs(1))?.is_err()
+            && await_pidfd(&pidfd, deadline.sooner(Duration::from_secs(1)))? == Wait::Late
         {
             tracing::warn!("left the cgroup of an unfinished create alone: process {pid} runs in it");
             return locked.remove();
         }
     }
-    cgroup.remove(deadline()).at(Step::Remove)?;
+    cgroup.remove(deadline).at(Step::Remove)?;
     intel_rdt::remove(resctrl).at(Step::Remove)?;
     locked.remove()
 }
@@ -97,17 +99,19 @@ pub(super) fn remove(
     cgroup: &dyn Cgroup,
     poststop: &[Hook],
     record: &Record,
+    deadline: Deadline,
 ) -> Result<()> {
-    cgroup.remove(deadline()).at(Step::Remove)?;
+    cgroup.remove(deadline).at(Step::Remove)?;
     if let Some(init) = init {
-        await_end(init).at(Step::Remove)?;
+        await_end(init, deadline).at(Step::Remove)?;
     }
     intel_rdt::remove(&record.resctrl).at(Step::Remove)?;
     detach_root(record).at(Step::Remove)?;
     locked.remove().at(Step::Remove)?;
     let state = hook_state(record);
     for hook in poststop {
-        if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state.json(Status::Stopped, 0)) {
+        let state = state.json(Status::Stopped, 0);
+        if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state, deadline) {
             tracing::warn!("{error}");
         }
     }
@@ -135,31 +139,19 @@ pub(super) fn kill_init(init: Init) -> Result<()> {
 ///
 /// # Errors
 /// It has not by the deadline.
-pub(super) fn await_end(init: Init) -> Result<()> {
+pub(super) fn await_end(init: Init, deadline: Deadline) -> Result<()> {
     let pidfd = match init.open() {
         Err(Error::NotRunning) => return Ok(()),
         pidfd => pidfd?,
     };
-    await_pidfd(&pidfd, deadline())?
-        .map_err(|TimedOut| Error::Refused(format!("init does not end: {}", cgroup::describe_process(init.pid))))
+    match await_pidfd(&pidfd, deadline)? {
+        Wait::Done => Ok(()),
+        Wait::Late => Err(deadline.late(format_args!("init does not end: {}", cgroup::describe_process(init.pid)))),
+    }
 }
 
-/// The deadline passed first.
-struct TimedOut;
-
-fn await_pidfd(pidfd: &OwnedFd, until: Instant) -> Result<std::result::Result<(), TimedOut>> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(Err(TimedOut));
-        }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(Ok(())),
-            Err(errno) => return Err(errno).call(|| "poll(pidfd)"),
-        }
-    }
+fn await_pidfd(pidfd: &OwnedFd, deadline: Deadline) -> Result<Wait> {
+    deadline.poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)]).call(|| "poll(pidfd)")
 }
 
 fn poststop_hooks(locked: &Locked) -> Result<Vec<Hook>> {

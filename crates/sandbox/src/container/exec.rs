@@ -12,6 +12,7 @@ use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
 use crate::cgroup::join::{SubCgroup, open_way, where_init_is};
+use crate::deadline::{Deadline, TO_MAKE};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::enter::{self, Entry, Newcomer};
@@ -33,6 +34,11 @@ impl Runtime {
     /// What failed before the process ran.
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<i32> {
         let single_threaded = SingleThreaded::verify()?;
+        // In a container that is paused the process is made when it is resumed.
+        let deadline = match (self.timeout, options.ignore_paused) {
+            (None, true) => Deadline::NEVER,
+            _ => self.deadline(TO_MAKE),
+        };
         let (stored, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&stored, cgroup.as_ref())? {
@@ -84,6 +90,7 @@ impl Runtime {
             scheduling: newcomer.process.scheduling,
             plan: None,
             listener: listener.as_ref(),
+            deadline,
         };
         newcomer.process.exec_affinity.begin()?;
         let otherwise = || match sub_cgroup {

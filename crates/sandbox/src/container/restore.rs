@@ -16,6 +16,7 @@ use super::{CreateOptions, RunOptions, Runtime, Status};
 use crate::criu::image::{Description, Images};
 use crate::criu::rpc::{ExtMount, InheritFd, JoinNamespace, Options, Type};
 use crate::criu::{self, Birth, DIRECTORY, Notice, Unborn};
+use crate::deadline::{Deadline, TO_MAKE};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::end_child;
@@ -89,7 +90,8 @@ impl Runtime {
         let mut terminal = Receiver::new(terminal.at(Step::Console)?);
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
-        let ground = self.lay_ground(id, &bundle, &plan, resctrl)?;
+        let deadline = self.deadline(TO_MAKE);
+        let ground = self.lay_ground(id, &bundle, &plan, resctrl, deadline)?;
         let log = work.as_ref().unwrap_or(&images).path().join(LOG);
         let opts = shared(&options.criu, LOG);
         let restored = (|| {
@@ -104,12 +106,14 @@ impl Runtime {
                 rdt: rdt.as_ref(),
                 create,
                 options,
+                deadline,
             };
             restore.run(&program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
-        let limited = restored
-            .and_then(|init| create::limit_late(cgroup.as_ref(), late).map(|()| init).inspect_err(|_| end_child(init)));
+        let limited = restored.and_then(|init| {
+            create::limit_late(cgroup.as_ref(), late, deadline).map(|()| init).inspect_err(|_| end_child(init))
+        });
         match limited {
             Ok(init) => Ok(Back { locked, cgroup, plan, record, init, ptmx: terminal.own }),
             Err(error) => {
@@ -154,6 +158,8 @@ struct Restore<'a> {
     rdt: Option<&'a Groups>,
     create: &'a CreateOptions,
     options: &'a RestoreOptions,
+    /// For hooks and the cgroup; CRIU takes what time it takes.
+    deadline: Deadline,
 }
 
 impl Restore<'_> {
@@ -194,7 +200,7 @@ impl Restore<'_> {
         let (unborn, process) = Unborn::fork(self.proof, &birth, prepare)?;
         if cgroup.wants_process() {
             let Ground { first, rootless, .. } = self.ground;
-            place_in_scope(cgroup.as_ref(), process, first, *rootless, self.plan.cgroup_owner)?;
+            place_in_scope(cgroup.as_ref(), process, first, *rootless, self.plan.cgroup_owner, self.deadline)?;
         }
         let session = unborn.proceed()?;
         self.fill(&mut opts, process, &stage, &joined)?;
@@ -263,8 +269,8 @@ impl Restore<'_> {
             ("orphan-pts-master", Some(ptmx)) => terminal.take(ptmx).at(Step::Console),
             ("setup-namespaces", _) => {
                 let state = self.plan.hook_state.json(Status::Creating, notice.pid);
-                hook::run_all(Step::Prestart, &self.plan.hooks.prestart, &state)?;
-                hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, &state)
+                hook::run_all(Step::Prestart, &self.plan.hooks.prestart, &state, self.deadline)?;
+                hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, &state, self.deadline)
             }
             // Everything is back and nothing runs yet.
             ("post-restore", _) => {

@@ -3,8 +3,9 @@
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxIntelRdt, LinuxResources};
 use serde_json::Value;
 
-use super::{Runtime, Status, deadline};
+use super::{Runtime, Status};
 use crate::cgroup::{self, Cgroup};
+use crate::deadline::TO_CHANGE;
 use crate::error::Context;
 use crate::intel_rdt::{self, Groups};
 use crate::store::{Entry, Record, Updating};
@@ -28,12 +29,13 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotRunning`]; the write that failed.
     pub fn update(&self, id: &str, update: &Update) -> Result<()> {
+        let deadline = self.deadline(TO_CHANGE);
         let (entry, mut record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
         if let Status::Stopped | Status::Creating = super::inspect::status(&entry, cgroup.as_ref())? {
             return Err(Error::NotRunning);
         }
-        let updating = entry.updating(deadline())?;
+        let updating = entry.updating(deadline)?;
         let earlier = entry.updates()?;
         let mut resources = update.resources.clone();
         if let Some(rules) = resources.devices()
@@ -45,7 +47,7 @@ impl Runtime {
         }
         // First, since they can be taken back: the limits take themselves back.
         let schemata = Schemata::change(&entry, &updating, &mut record, cgroup.as_ref(), update)?;
-        cgroup.update(&resources).or_else(|error| schemata.restore(error))?;
+        cgroup.update(&resources, deadline).or_else(|error| schemata.restore(error))?;
         updating.write(&merge(earlier.as_ref(), &update.resources)?)
     }
 }

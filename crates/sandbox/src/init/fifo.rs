@@ -6,7 +6,6 @@
 //! exec failed, and whether a container still waits is the kernel's knowledge: the fifo has a reader, init itself.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
@@ -15,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{mkfifoat, read, write};
 
 use super::wire::{self, FRAME_BYTES, FromStage};
+use crate::deadline::{Deadline, Wait};
 use crate::error::CallContext;
 use crate::store::Entry;
 use crate::{Error, Result};
@@ -99,11 +99,11 @@ pub fn is_awaited(entry: &Entry) -> Result<bool> {
     }
 }
 
-/// Lets init go, and returns when its program runs.
+/// Lets init go, and returns when its program runs, or `deadline` has passed.
 ///
 /// # Errors
-/// What init reports: a startContainer hook or exec that failed. Or init died, or `deadline` passed.
-pub fn release(entry: &Entry, deadline: Option<Instant>) -> Result<()> {
+/// What init reports: a startContainer hook or exec that failed. Or init died.
+pub(crate) fn release(entry: &Entry, deadline: Deadline) -> Result<Wait> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fifo =
         openat(entry.dir(), NAME, flags, Mode::empty()).call(|| format!("open({:?})", entry.path().join(NAME)))?;
@@ -113,15 +113,22 @@ pub fn release(entry: &Entry, deadline: Option<Instant>) -> Result<()> {
     loop {
         let count = match read(&fifo, &mut content) {
             Err(Errno::EAGAIN) => {
-                await_input(&fifo, deadline)?;
-                continue;
+                let mut polled = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)];
+                match deadline.poll(&mut polled).call(|| "poll(exec fifo)")? {
+                    Wait::Done => continue,
+                    Wait::Late => return Ok(Wait::Late),
+                }
             }
             Err(Errno::EINTR) => continue,
             count => count.call(|| "read(exec fifo)")?,
         };
         if count == 0 {
             // Killed before it saw us, or running.
-            return if started { Ok(()) } else { Err(Error::Refused("the container's init was killed".into())) };
+            return if started {
+                Ok(Wait::Done)
+            } else {
+                Err(Error::Refused("the container's init was killed".into()))
+            };
         }
         for frame in content[..count].chunks(FRAME_BYTES) {
             let mut whole = [0; FRAME_BYTES];
@@ -134,20 +141,6 @@ pub fn release(entry: &Entry, deadline: Option<Instant>) -> Result<()> {
                 },
             }
         }
-    }
-}
-
-fn await_input(fifo: &OwnedFd, deadline: Option<Instant>) -> Result<()> {
-    let timeout = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-        None => PollTimeout::NONE,
-        Some(left) if left.is_zero() => {
-            return Err(Error::Refused("timed out: the container's init did not reach exec".into()));
-        }
-        Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
-    };
-    match poll(&mut [PollFd::new(fifo.as_fd(), PollFlags::POLLIN)], timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(Error::call("poll(exec fifo)", errno)),
     }
 }
 
@@ -164,7 +157,7 @@ mod tests {
         let locked = store.claim("web").unwrap();
         let fifo = make(&locked).unwrap();
         assert!(is_awaited(&locked).unwrap());
-        let soon = Some(Instant::now() + Duration::from_secs(5));
+        let soon = Deadline::after(Duration::from_secs(5));
 
         let init = std::thread::spawn(move || {
             fifo.wait().unwrap();
@@ -173,9 +166,16 @@ mod tests {
         let starter = store.open("web").unwrap();
         let start = std::thread::spawn(move || release(&starter, soon));
         drop(init.join().unwrap());
-        start.join().unwrap().unwrap();
+        assert_eq!(start.join().unwrap().unwrap(), Wait::Done);
         assert!(!is_awaited(&locked).unwrap());
         assert!(release(&locked, soon).unwrap_err().to_string().contains("init was killed"));
+        locked.remove().unwrap();
+
+        // Nobody looks whether there is room.
+        let locked = store.claim("slow").unwrap();
+        let fifo = make(&locked).unwrap();
+        assert_eq!(release(&locked, Deadline::after(Duration::from_millis(20))).unwrap(), Wait::Late);
+        drop(fifo);
         locked.remove().unwrap();
 
         let locked = store.claim("bad").unwrap();

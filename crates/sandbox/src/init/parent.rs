@@ -2,24 +2,29 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::finish;
 use super::wire::{self, FromStage, ParentEnd, StageEnd, ToStage};
+use crate::cgroup::describe_process;
 use crate::container::Status;
+use crate::deadline::{Deadline, Wait};
 use crate::error::{CallContext, Context};
 use crate::plan::Plan;
 use crate::plan::process::{Rlimit, Scheduling};
 use crate::seccomp::notify::Listener;
 use crate::step::Step;
 use crate::sys::clone::{Birth, Side, clone3};
+use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
 use crate::userns::{write_maps, write_once};
-use crate::{Error, Result, hook, net_device};
+use crate::{Error, Result, family, hook, net_device};
 
 /// A container whose init is ready to execute its program, and waits for a word.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub struct Ready {
     pub init: Pid,
     wire: ParentEnd,
     devices: Option<net_device::Moved>,
+    deadline: Deadline,
 }
 
 /// Where a stage is born.
@@ -78,7 +84,7 @@ pub fn build(
     drop((stage_end, stage, birthplace));
     let mut build = Build { asked, wire, stage1: Some(stage1), birth, init: None, devices: None };
     match build.serve() {
-        Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices }),
+        Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices, deadline: build.asked.deadline }),
         Err(error) => {
             build.end();
             Err(error)
@@ -99,6 +105,8 @@ pub struct Asked<'a> {
     pub plan: Option<&'a Plan>,
     /// Who is told of what the seccomp filter refers to it.
     pub listener: Option<&'a Listener<'a>>,
+    /// How long the stages and the hooks may take, up to the execution of the program.
+    pub deadline: Deadline,
 }
 
 impl<'a> Asked<'a> {
@@ -123,6 +131,9 @@ struct Build<'a> {
 impl Build<'_> {
     fn serve(&mut self) -> Result<Pid> {
         loop {
+            if self.wire.wait(self.asked.deadline)? == Wait::Late {
+                return Err(self.late());
+            }
             match self.wire.receive()? {
                 Some(FromStage::Place) => self.place()?,
                 Some(FromStage::MapIds) => self.map_ids().at(Step::MapIds)?,
@@ -201,8 +212,21 @@ impl Build<'_> {
     fn run_hooks(&mut self) -> Result<()> {
         let plan = self.asked.plan()?;
         let state = plan.hook_state.json(Status::Creating, self.init()?.as_raw());
-        hook::run_all(Step::Prestart, &plan.hooks.prestart, &state)?;
-        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state)
+        let deadline = self.asked.deadline;
+        hook::run_all(Step::Prestart, &plan.hooks.prestart, &state, deadline)?;
+        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state, deadline)
+    }
+
+    /// The error for stages that take too long: which processes they are, with what they have executed.
+    fn late(&mut self) -> Error {
+        let hooks = self.asked.plan.is_some_and(|plan| !plan.hooks.create_container.is_empty());
+        let what = match self.meet_init() {
+            Some(_) if hooks => "the container is not ready, nor its createContainer hooks",
+            Some(_) => "the container's init is not ready",
+            None => "the container's first stage is not ready",
+        };
+        let who = self.init.or(self.stage1).map_or_else(String::new, family::describe);
+        self.asked.deadline.late(format_args!("{what}: {who}"))
     }
 
     /// Why all stages are gone without a word.
@@ -254,6 +278,12 @@ impl Ready {
 
     fn await_exec(&self) -> Result<()> {
         loop {
+            if self.wire.wait(self.deadline)? == Wait::Late {
+                let who = family::describe(self.init);
+                return Err(self
+                    .deadline
+                    .late(format_args!("the container's init has not executed its program: {who}")));
+            }
             match self.wire.receive()? {
                 None => return Ok(()),
                 Some(FromStage::Failed(error)) => return Err(error),
@@ -285,8 +315,18 @@ impl Ready {
     }
 }
 
+/// How long a killed child may take to end.
+const TO_DIE: Duration = Duration::from_secs(5);
+
 /// Kills and reaps a child that was not reaped: the pid is its own still.
 pub fn end_child(pid: Pid) {
     let _may_be_dead = kill(pid, Signal::SIGKILL);
+    // One that cannot be killed now, in the kernel's hands or the v1 freezer's, dies later without us.
+    if let Ok(pidfd) = pidfd_open(pid)
+        && Deadline::after(TO_DIE).poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)]) == Ok(Wait::Late)
+    {
+        tracing::warn!("killed, but it does not end: {}", describe_process(pid));
+        return;
+    }
     let _status = waitpid(pid, None);
 }

@@ -14,6 +14,7 @@ use super::finish::{self, Prepared};
 use super::wire::{FromStage, StageEnd};
 use super::{ForStage2, rootless, stage_failed};
 use crate::container::Status;
+use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
 use crate::label::Labels;
 use crate::plan::Plan;
@@ -137,6 +138,8 @@ fn run_hooks_before_pivot(plan: &Plan, root: &Root, wire: &StageEnd) -> Result<(
             Step::CreateContainer,
             &plan.hooks.create_container,
             &plan.hook_state.json(Status::Creating, own),
+            // The parent has one, and knows us by our pids on the host.
+            Deadline::NEVER,
         )?;
     }
     Ok(())
@@ -203,7 +206,9 @@ fn launch(plan: &Plan, prepared: &Prepared) -> Result<Infallible> {
     prepared.await_start().at(Step::AwaitStart)?;
     if !plan.hooks.start_container.is_empty() {
         let own = nix::unistd::getpid().as_raw();
-        hook::run_all(Step::StartContainer, &plan.hooks.start_container, &plan.hook_state.json(Status::Created, own))?;
+        let state = plan.hook_state.json(Status::Created, own);
+        // `start` has one, or `run`.
+        hook::run_all(Step::StartContainer, &plan.hooks.start_container, &state, Deadline::NEVER)?;
     }
     Err(prepared.execute(&plan.process)).at(Step::Exec)
 }

@@ -6,9 +6,11 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::{read, write};
 
+use crate::deadline::{Deadline, Wait};
 use crate::error::CallContext;
 use crate::step::Step;
 use crate::{Error, Result};
@@ -77,6 +79,14 @@ pub fn pair() -> Result<(ParentEnd, StageEnd)> {
 }
 
 impl ParentEnd {
+    /// Waits until there is a frame, or the other end is closed, or `deadline` has passed.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub(super) fn wait(&self, deadline: Deadline) -> Result<Wait> {
+        deadline.poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)]).call(|| "poll(wire)")
+    }
+
     /// The next frame; None when all stages are gone or the program was executed.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! What updates leave behind, and how they take turns.
 
 use std::fs::File;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -9,6 +8,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::LinuxResources;
 
 use super::{Entry, Record, lock_by};
+use crate::deadline::Deadline;
 use crate::{Error, Result};
 
 /// An entry whose limits nobody else changes meanwhile. Not [`Locked`]: the hooks of a command that holds that may update.
@@ -23,7 +23,7 @@ impl Entry {
     ///
     /// # Errors
     /// Another update lasts past `deadline`; [`Error::NotExist`] when the container was deleted.
-    pub fn updating(&self, deadline: Instant) -> Result<Updating<'_>> {
+    pub fn updating(&self, deadline: Deadline) -> Result<Updating<'_>> {
         const NAME: &str = "updates.lock";
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(&self.dir, NAME, flags, Mode::from_bits_truncate(0o600)) {
@@ -80,16 +80,16 @@ mod tests {
         let entry = Store::new(&root).open("web").unwrap();
         assert_eq!(entry.updates().unwrap(), None);
         let resources = serde_json::from_str(r#"{"pids": {"limit": 7}}"#).unwrap();
-        let updating = entry.updating(Instant::now()).unwrap();
-        let error = locked.updating(Instant::now()).unwrap_err().to_string();
+        let updating = entry.updating(Deadline::after(std::time::Duration::ZERO)).unwrap();
+        let error = locked.updating(Deadline::after(std::time::Duration::ZERO)).unwrap_err().to_string();
         updating.write(&resources).unwrap();
         drop(updating);
-        let again = entry.updating(Instant::now()).map(drop);
+        let again = entry.updating(Deadline::after(std::time::Duration::ZERO)).map(drop);
         let read = entry.updates();
         std::fs::write(root.join("web/updates.json"), "[]").unwrap();
         let broken = entry.updates().unwrap_err().to_string();
         locked.remove().unwrap();
-        let gone = entry.updating(Instant::now()).unwrap_err();
+        let gone = entry.updating(Deadline::after(std::time::Duration::ZERO)).unwrap_err();
         std::fs::remove_dir(&root).unwrap();
         assert!(error.contains("updates.lock\" is locked: another command"), "{error}");
         again.unwrap();

@@ -1,7 +1,6 @@
 //! On the kernel, as root, in cgroups of our own.
 
 use std::path::Path;
-use std::time::Instant;
 
 use crate::cgroup::device::tests::rule;
 use crate::cgroup::scratch::{Process, Scratch, needs_v1, resources, soon, unique};
@@ -50,7 +49,7 @@ fn parents_are_made_with_their_cpusets_and_an_absolute_path_starts_at_the_root()
     let scratch = Scratch(open(&location));
     let memory = scratch.dir("memory");
     assert_eq!(memory, Path::new("/sys/fs/cgroup/memory").join(&parent[1..]).join("a/b"));
-    scratch.0.create().unwrap();
+    scratch.0.create(soon()).unwrap();
     assert_ne!(scratch.read("cpuset", "cpuset.cpus"), "");
     scratch.0.remove(soon()).unwrap();
     // The parents are not the container's.
@@ -68,7 +67,7 @@ fn a_create_that_fails_leaves_nothing() {
     let made = location.directories.clone();
     let bad = Directory { hierarchy: "bogus".into(), path: "/proc/tare/bogus".into() };
     location.directories.insert(made.len() - 1, bad);
-    let error = open(&location).create().unwrap_err();
+    let error = open(&location).create(soon()).unwrap_err();
     assert_eq!(error.to_string(), "\"/proc\" is not on a cgroup file system");
     assert!(made.iter().all(|directory| !directory.path.exists()));
 }
@@ -148,7 +147,7 @@ fn switches_of_memory_go_either_way() {
     assert_eq!(oom(), "oom_kill_disable 1");
     assert_eq!(scratch.read("memory", "memory.use_hierarchy"), "1");
     // Linux ≥ 5.11 cannot do without the hierarchy: a warning.
-    scratch.0.update(&resources(r#"{"memory": {"disableOOMKiller": false, "useHierarchy": false}}"#)).unwrap();
+    scratch.0.update(&resources(r#"{"memory": {"disableOOMKiller": false, "useHierarchy": false}}"#), soon()).unwrap();
     assert_eq!(oom(), "oom_kill_disable 0");
     // What a client in Go makes of -1: not asked for.
     scratch.0.apply(&resources(r#"{"memory": {"swappiness": 18446744073709551615}}"#)).unwrap();
@@ -198,17 +197,17 @@ fn an_update_that_fails_leaves_every_limit_as_it_was() {
     let rules = r#""devices": [{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"}]"#;
     let throttle = |device: &str| format!(r#""blockIO": {{"throttleReadBpsDevice": [{{{device}, "rate": 1000000}}]}}"#);
     let no_device = throttle(r#""major": 4095, "minor": 1"#);
-    let error = scratch.0.update(&resources(&format!("{{{changes}, {rules}, {no_device}}}"))).unwrap_err();
+    let error = scratch.0.update(&resources(&format!("{{{changes}, {rules}, {no_device}}}")), soon()).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("linux.resources.blockIO.throttleReadBpsDevice: write("), "{text}");
     assert_eq!(state(), before);
     // A rule that v1 cannot express comes last, and takes everything back too.
     let hole = r#""devices": [{"allow": true, "type": "b", "major": 8, "access": "rw"},
         {"allow": false, "type": "b", "major": 8, "minor": 1, "access": "w"}]"#;
-    let error = scratch.0.update(&resources(&format!("{{{changes}, {hole}}}"))).unwrap_err().to_string();
+    let error = scratch.0.update(&resources(&format!("{{{changes}, {hole}}}")), soon()).unwrap_err().to_string();
     assert!(error.starts_with("linux.resources.devices: "), "{error}");
     assert_eq!(state(), before);
-    scratch.0.update(&resources(&format!("{{{changes}, {rules}}}"))).unwrap();
+    scratch.0.update(&resources(&format!("{{{changes}, {rules}}}")), soon()).unwrap();
     let after = state();
     assert_eq!(after[..7], ["400", "5000", "10000", "0", "134217728", "268435456", "88"]);
     assert!(after[7].contains("c 10:229 rw"));
@@ -220,8 +219,9 @@ fn a_memory_limit_below_what_is_in_use_is_refused_with_the_numbers() {
     // Anonymous memory that nothing can be done about: this host has no swap, or may have some.
     scratch.0.apply(&resources(r#"{"memory": {"limit": 134217728, "swap": 134217728}}"#)).unwrap();
     let mut holder = scratch.holder("memory", 48);
-    let error =
-        scratch.0.update(&resources(r#"{"memory": {"limit": 16777216, "swap": 16777216}, "pids": {"limit": 5}}"#));
+    let error = scratch
+        .0
+        .update(&resources(r#"{"memory": {"limit": 16777216, "swap": 16777216}, "pids": {"limit": 5}}"#), soon());
     let text = error.unwrap_err().to_string();
     assert!(text.contains(" bytes are in use: linux.resources.memory.limit: write("), "{text}");
     assert!(text.ends_with("(EBUSY)"), "{text}");
@@ -306,16 +306,16 @@ fn the_device_list_decides() {
 #[test]
 fn a_cgroup_in_use_is_refused_and_left_alone() {
     let scratch = created!();
-    open(scratch.0.location()).create().unwrap();
+    open(scratch.0.location()).create(soon()).unwrap();
     {
         let mut process = scratch.sleeper();
-        let error = open(scratch.0.location()).create().unwrap_err();
+        let error = open(scratch.0.location()).create(soon()).unwrap_err();
         assert_eq!(error.to_string(), "container's cgroup is not empty: 1 process(es) found");
         assert_eq!(scratch.0.pids().unwrap().iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(), [process.pid()]);
         assert!(process.0.try_wait().unwrap().is_none());
     }
     scratch.0.freeze(Freezer::Frozen, soon()).unwrap();
-    let error = open(scratch.0.location()).create().unwrap_err();
+    let error = open(scratch.0.location()).create(soon()).unwrap_err();
     assert_eq!(error.to_string(), "container's cgroup unexpectedly frozen");
 }
 
@@ -371,12 +371,13 @@ fn what_stays_is_named() {
     let location = locate(Driver::Cgroupfs, Some(Path::new(&path)), "ignored").unwrap();
     {
         let scratch = Scratch(open(&location));
-        scratch.0.create().unwrap();
+        scratch.0.create(soon()).unwrap();
         let process = scratch.sleeper();
         // Held by the parent's freezer, which is not the container's to thaw: SIGKILL has to wait.
         let state = scratch.dir("freezer").parent().unwrap().join("freezer.state");
         std::fs::write(&state, "FROZEN").unwrap();
-        let error = scratch.0.remove(Instant::now()).unwrap_err().to_string();
+        let error =
+            scratch.0.remove(crate::deadline::Deadline::after(std::time::Duration::ZERO)).unwrap_err().to_string();
         std::fs::write(&state, "THAWED").unwrap();
         let named = format!("is still in use: pid {} \"sleep\" (state ", process.pid());
         assert!(error.contains(&named) && error.contains(", wchan "), "{error}");

@@ -3,7 +3,6 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::limit;
 use crate::cgroup::device::tests::rule;
@@ -228,7 +227,7 @@ fn a_controller_is_handed_down_through_all_ancestors() {
     let location = locate(Driver::Cgroupfs, Some(Path::new(&format!("/{name}/inner"))), "ignored").unwrap();
     {
         let scratch = Scratch(open(&location));
-        scratch.0.create().unwrap();
+        scratch.0.create(soon()).unwrap();
         scratch.0.apply(&resources(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#)).unwrap();
         assert_eq!(scratch.read("", "hugetlb.2MB.max"), "4194304");
         assert_eq!(scratch.read("", "hugetlb.2MB.rsvd.max"), "4194304");
@@ -246,14 +245,14 @@ fn a_controller_is_handed_down_through_all_ancestors() {
 fn a_cgroup_in_use_is_refused_and_left_alone() {
     enter_pure_cgroup2();
     let scratch = Scratch::created();
-    open(scratch.0.location()).create().unwrap();
+    open(scratch.0.location()).create(soon()).unwrap();
     {
         let _process = scratch.sleeper();
-        let error = open(scratch.0.location()).create().unwrap_err();
+        let error = open(scratch.0.location()).create(soon()).unwrap_err();
         assert_eq!(error.to_string(), "container's cgroup is not empty: 1 process(es) found");
     }
     scratch.0.freeze(Freezer::Frozen, soon()).unwrap();
-    let error = open(scratch.0.location()).create().unwrap_err();
+    let error = open(scratch.0.location()).create(soon()).unwrap_err();
     assert_eq!(error.to_string(), "container's cgroup unexpectedly frozen");
     assert!(!scratch.gone());
 }
@@ -283,7 +282,7 @@ fn freezing_gives_up_at_the_deadline_and_thaws() {
     let scratch = Scratch::created();
     let _process = scratch.sleeper();
     // The deadline has passed: the wait may still find it done, but never hangs and never leaves it half frozen.
-    if scratch.0.freeze(Freezer::Frozen, Instant::now()).is_err() {
+    if scratch.0.freeze(Freezer::Frozen, crate::deadline::Deadline::after(std::time::Duration::ZERO)).is_err() {
         assert_eq!(scratch.0.frozen().unwrap(), Freezer::Thawed);
     }
 }
@@ -318,8 +317,8 @@ fn while_a_device_program_is_replaced_both_rules_hold() {
     let seen = scratch.repeat_inside(&[""], opens, || {
         for _ in 0..100 {
             let tun = r#"{"devices": [{"allow": true, "type": "c", "major": 10, "access": "rw"}]}"#;
-            scratch.0.update(&resources(tun)).unwrap();
-            scratch.0.update(&resources(r#"{"devices": []}"#)).unwrap();
+            scratch.0.update(&resources(tun), soon()).unwrap();
+            scratch.0.update(&resources(r#"{"devices": []}"#), soon()).unwrap();
         }
     });
     assert_eq!(seen.lines().count(), 0, "{:?}", seen.lines().next());
