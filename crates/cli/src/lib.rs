@@ -15,6 +15,7 @@ mod report;
 mod signal;
 mod size;
 mod time;
+mod timings;
 mod user;
 mod verb;
 
@@ -55,7 +56,12 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
     }
     reporter.log = log::Log::open(&global)?;
     log::install(reporter.log.as_ref(), global.debug)?;
-    verb::dispatch(&global, &verb)
+    let timings = timings::Timings::begin(&global).map_err(|cause| verb.failed(cause))?;
+    let result = verb::dispatch(&global, &verb);
+    if let Some(timings) = timings {
+        timings.end(&verb, result.is_ok());
+    }
+    result
 }
 
 /// Before anything of a container is touched: nothing of ours can be written from inside one, and no descriptor of our

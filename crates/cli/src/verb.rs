@@ -61,7 +61,8 @@ impl Verb {
         matches!(self, Self::Start(_) | Self::Delete(_) | Self::Ps(_) | Self::Checkpoint(_) | Self::Restore(_))
     }
 
-    fn id(&self) -> Option<&str> {
+    /// The container that it is about.
+    pub(crate) fn id(&self) -> Option<&str> {
         match self {
             Self::Create(create) => Some(&create.container.id),
             Self::Run(run) => Some(&run.container.id),

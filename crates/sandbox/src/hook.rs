@@ -21,7 +21,7 @@ use crate::error::{CallContext, Context};
 use crate::init::parent::end_child;
 use crate::step::Step;
 use crate::sys::pidfd::pidfd_open;
-use crate::{Error, Result, family};
+use crate::{Error, Result, family, timing};
 
 /// How much of a failed hook's output is quoted, from its end.
 const QUOTED_BYTES: usize = 400;
@@ -35,6 +35,9 @@ pub fn run_all(step: Step, hooks: &[Hook], state: &[u8], deadline: Deadline) -> 
         run(hook, state, deadline)
             .during(|| format!("error running {step} hook #{index}: {:?}", hook.path()))
             .at(step)?;
+    }
+    if !hooks.is_empty() {
+        timing::lap(step);
     }
     Ok(())
 }
@@ -54,6 +57,9 @@ fn run(hook: &Hook, state: &[u8], deadline: Deadline) -> Result<()> {
     for variable in hook.env().iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
+    }
+    if let Some(traceparent) = timing::traceparent() {
+        command.env("TRACEPARENT", traceparent);
     }
     let mut child = command.spawn().call(|| format!("execve({:?})", hook.path()))?;
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());

@@ -31,6 +31,7 @@ pub mod seccomp;
 pub mod step;
 pub mod store;
 pub mod sys;
+pub mod timing;
 pub mod userns;
 
 pub use error::{Error, Result};

@@ -78,6 +78,10 @@ steps! {
     Seccomp = "seccomp",
     /// Stage 2: finding the program.
     FindProgram = "find program",
+    /// Parent: serving the stages until init is ready.
+    AwaitInit = "await init",
+    /// Parent: what becomes known once init is: the late limits, its record, the pid file.
+    Announce = "announce",
     /// Stage 2: waiting for `start`.
     AwaitStart = "await start",
     /// Stage 2: startContainer hooks.
@@ -86,6 +90,8 @@ steps! {
     Exec = "exec",
     /// Parent: poststart hooks.
     Poststart = "poststart",
+    /// Parent: waiting for the process in the foreground.
+    Wait = "wait",
     /// Parent: killing what is left and removing cgroup and state.
     Remove = "remove",
     /// Parent: poststop hooks.

@@ -32,6 +32,9 @@ pub(crate) struct Global {
     /// [default: 5m for create, run, start, exec and restore, else 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
+    /// Append to FILE what each phase of the command took: a span of OpenTelemetry as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) timings: Option<PathBuf>,
     /// Print the version
     #[arg(short, long)]
     pub(crate) version: bool,

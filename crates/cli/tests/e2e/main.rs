@@ -55,6 +55,7 @@ mod state;
 mod systemd;
 mod systemd_count;
 mod terminal;
+mod timings;
 mod unified;
 mod update;
 mod update_device;

@@ -28,7 +28,7 @@ use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, hook, rootfs, sys, userns};
+use crate::{Error, Result, console, hook, rootfs, sys, timing, userns};
 
 /// Where the master side of the container's terminal goes.
 pub(super) enum Terminal {
@@ -129,6 +129,7 @@ impl Runtime {
             return Ok(0);
         };
         let code = foreground::wait(init, &signals, ptmx, notify);
+        timing::lap(Step::Wait);
         if !run.keep {
             self.remove_ended(id, cgroup.as_ref(), &plan, &record)?;
         }
@@ -195,6 +196,7 @@ impl Runtime {
         {
             return Err(give_up(locked, error));
         }
+        timing::lap(Step::Claim);
         if !cgroup.wants_process() {
             // A cgroup that create refuses is somebody else's: not ours to remove.
             let made = cgroup.create(deadline).map_err(|error| permission::explain(error, cgroup.location()));
@@ -206,6 +208,7 @@ impl Runtime {
                 return Err(give_up(locked, error));
             }
         }
+        timing::lap(Step::MakeCgroup);
         Ok(Ground { locked, cgroup, record, first, late, rootless })
     }
 
@@ -221,6 +224,7 @@ impl Runtime {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
         let (bundle, plan) = self.plan(id, options).at(Step::Plan)?;
+        timing::lap(Step::Plan);
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
         let terminal =
@@ -280,6 +284,7 @@ impl Runtime {
         });
         match announced {
             Ok(ready) => {
+                timing::lap(Step::Announce);
                 tracing::debug!("init is process {}, ready to execute {:?}", ready.init, plan.process.args);
                 Ok(Made { locked, cgroup, plan, record, ready, terminal: ours, notify })
             }

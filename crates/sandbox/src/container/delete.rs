@@ -16,7 +16,7 @@ use crate::plan::{HookPlan, HookState};
 use crate::step::Step;
 use crate::store::{Init, Locked, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
-use crate::{Error, Result, hook, intel_rdt};
+use crate::{Error, Result, hook, intel_rdt, timing};
 
 impl Runtime {
     /// Removes a stopped container, or one that was never started; with `force` kills it first, and an unknown one is no
@@ -108,6 +108,7 @@ pub(super) fn remove(
     intel_rdt::remove(&record.resctrl).at(Step::Remove)?;
     detach_root(record).at(Step::Remove)?;
     locked.remove().at(Step::Remove)?;
+    timing::lap(Step::Remove);
     let state = hook_state(record);
     for hook in poststop {
         let state = state.json(Status::Stopped, 0);

@@ -25,7 +25,7 @@ use crate::step::Step;
 use crate::store::write_pid_file;
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, intel_rdt, store, sys};
+use crate::{Error, Result, console, intel_rdt, store, sys, timing};
 
 impl Runtime {
     /// Runs one more process; in the foreground waits, and returns its exit code.
@@ -93,6 +93,7 @@ impl Runtime {
             deadline,
         };
         newcomer.process.exec_affinity.begin()?;
+        timing::lap(Step::Plan);
         let otherwise = || match sub_cgroup {
             SubCgroup::Unasked => where_init_is(cgroup.location(), init.pid),
             _ => Ok(None),
@@ -102,7 +103,10 @@ impl Runtime {
             parent::build(single_threaded, birthplace, asked, |wire, birth| enter::run(entry, newcomer, wire, birth))?;
         let pid = ready.init;
         match announce(options, &ready, pidfd_socket.as_ref()) {
-            Ok(()) => ready.start()?,
+            Ok(()) => {
+                timing::lap(Step::Announce);
+                ready.start()?;
+            }
             Err(error) => {
                 ready.end();
                 return Err(error);
@@ -110,7 +114,9 @@ impl Runtime {
         }
         let Some(signals) = signals else { return Ok(0) };
         let ptmx = ours.map(|socket| console::receive(&socket)).transpose()?;
-        foreground::wait(pid, &signals, ptmx, None)
+        let code = foreground::wait(pid, &signals, ptmx, None);
+        timing::lap(Step::Wait);
+        code
     }
 }
 

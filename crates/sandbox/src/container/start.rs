@@ -11,7 +11,7 @@ use crate::notify::{self, Proxy};
 use crate::plan::HookPlan;
 use crate::step::Step;
 use crate::store::{Locked, unlink_if_there};
-use crate::{Error, Result, cgroup, family, hook};
+use crate::{Error, Result, cgroup, family, hook, timing};
 
 impl Runtime {
     /// Lets the created process go; with `notify_socket`, that of the service manager, waits until it says that it is ready.
@@ -30,11 +30,13 @@ impl Runtime {
             Status::Paused => return Err(Error::Refused("cannot start a paused container".into())),
             Status::Creating => return Err(Error::Refused("cannot start a container that is being created".into())),
         }
+        timing::lap(Step::Plan);
         let notify = notify_socket.map(|host| Proxy::bind(&locked, host)).transpose()?.flatten();
         if fifo::release(&locked, deadline).at(Step::AwaitStart)? == Wait::Late {
             return Err(not_started(&locked, cgroup.as_ref(), deadline)).at(Step::AwaitStart);
         }
         unlink_if_there(locked.dir(), "exec.fifo")?;
+        timing::lap(Step::AwaitStart);
         if !record.hooks.poststart && notify.is_none() {
             return Ok(());
         }

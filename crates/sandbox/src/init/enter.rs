@@ -24,6 +24,7 @@ use crate::step::Step;
 use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::exec::exit_child;
 use crate::sys::thread::SingleThreaded;
+use crate::timing::{self, Process};
 use crate::{Result, console, rootfs, sys};
 
 /// What is to be entered: stage 1's, closed before it forks.
@@ -59,9 +60,13 @@ pub struct Newcomer {
 
 /// Runs stage 1, and in its child stage 2.
 pub fn run(entry: Entry, newcomer: Newcomer, wire: StageEnd, birth: &Birth) -> ! {
+    timing::fork(Process::Stage1);
     match join(entry, &newcomer, &wire, birth) {
         Ok(Side::Parent(_)) => exit_child(0),
-        Ok(Side::Child) => become_program(newcomer, wire),
+        Ok(Side::Child) => {
+            timing::fork(Process::Stage2);
+            become_program(newcomer, wire)
+        }
         Err(error) => stage_failed(&wire, error),
     }
 }
@@ -73,6 +78,7 @@ fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd, birth: &Birth) -> Re
     if let Some(warning) = newcomer.process.exec_affinity.finish().at(Step::EnterCgroup)? {
         wire.send(&FromStage::Warning(warning))?;
     }
+    timing::lap(Step::EnterCgroup);
     // One call for all, Linux 5.8. The kernel takes the user namespace first, and its privilege for the rest.
     setns(&entry.init, CloneFlags::from_bits_retain(newcomer.namespaces))
         .call(|| format!("setns(pidfd, {:#x})", newcomer.namespaces))
@@ -83,6 +89,8 @@ fn join(entry: Entry, newcomer: &Newcomer, wire: &StageEnd, birth: &Birth) -> Re
     if newcomer.namespaces & libc::CLONE_NEWUSER != 0 {
         become_root().at(Step::MapIds)?;
     }
+    timing::lap(Step::JoinNamespaces);
+    wire.send_laps()?;
     let proof = entry.single_threaded;
     drop(entry);
     clone3(proof, libc::CLONE_PARENT, None, Some(birth)).call(|| "clone3(CLONE_PARENT)").at(Step::ForkInit)
@@ -97,7 +105,9 @@ fn become_program(newcomer: Newcomer, wire: StageEnd) -> ! {
             let peer = sys::tty::open_peer(ptmx.as_fd()).call(|| "ioctl(TIOCGPTPEER)").at(Step::Console)?;
             console::take(&ptmx, &peer, socket.as_fd(), process.console_size).at(Step::Console)?;
         }
-        finish::reopen_null().at(Step::Console)
+        finish::reopen_null().at(Step::Console)?;
+        timing::lap(Step::Session);
+        Ok(())
     });
     if let Err(error) = begun {
         stage_failed(&wire, error)

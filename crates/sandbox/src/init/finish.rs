@@ -21,7 +21,7 @@ use crate::plan::process::{ProcessPlan, Rlimit, Scheduling};
 use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::sys::{self, exec::exit_child};
-use crate::{Error, Result, personality};
+use crate::{Error, Result, personality, timing};
 
 /// How much of the container's `/etc/passwd` is looked at.
 const PASSWD_BYTES: u64 = 1 << 20;
@@ -92,6 +92,7 @@ pub fn become_process(
         // After the cgroup, whose cpuset has a say in both policy and nodes.
         process.personality.map_or(Ok(()), personality::set).at(Step::Attributes)?;
         process.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::set).at(Step::Attributes)?;
+        timing::lap(Step::Attributes);
         let mut env = process.env.clone();
         add_home(&mut env, process.uid);
         let explain = |error| super::diagnose::search(&process.args[0], &env, error);
@@ -101,6 +102,9 @@ pub fn become_process(
             // The parent's to log: our descriptor of the log is closed by now.
             wire.send(&FromStage::Warning(warning))?;
         }
+        timing::lap(Step::Credentials);
+        // Before the filter, which may forbid to look at the clock.
+        wire.send_laps()?;
         if process.no_new_privileges
             && let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.listener().is_some())
         {

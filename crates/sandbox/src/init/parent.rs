@@ -24,7 +24,7 @@ use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
 use crate::userns::{write_maps, write_once};
-use crate::{Error, Result, family, hook, net_device};
+use crate::{Error, Result, family, hook, net_device, timing};
 
 /// A container whose init is ready to execute its program, and waits for a word.
 #[derive(Debug)]
@@ -80,11 +80,15 @@ pub fn build(
         drop((wire, birthplace));
         match stage(stage_end, &birth) {}
     };
+    timing::lap(Step::Fork);
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, birthplace));
     let mut build = Build { asked, wire, stage1: Some(stage1), birth, init: None, devices: None };
     match build.serve() {
-        Ok(init) => Ok(Ready { init, wire: build.wire, devices: build.devices, deadline: build.asked.deadline }),
+        Ok(init) => {
+            timing::lap(Step::AwaitInit);
+            Ok(Ready { init, wire: build.wire, devices: build.devices, deadline: build.asked.deadline })
+        }
         Err(error) => {
             build.end();
             Err(error)
@@ -157,6 +161,10 @@ impl Build<'_> {
                     tracing::debug!("{line}");
                     continue;
                 }
+                Some(FromStage::Laps(laps)) => {
+                    timing::add(&laps);
+                    continue;
+                }
                 Some(FromStage::Failed(error)) => return Err(error),
                 Some(FromStage::Starting) => return Err(Error::Refused("init started unasked".into())),
                 None => return Err(self.died()),
@@ -213,6 +221,7 @@ impl Build<'_> {
         let plan = self.asked.plan()?;
         let state = plan.hook_state.json(Status::Creating, self.init()?.as_raw());
         let deadline = self.asked.deadline;
+        timing::lap(Step::AwaitInit);
         hook::run_all(Step::Prestart, &plan.hooks.prestart, &state, deadline)?;
         hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state, deadline)
     }
@@ -285,7 +294,10 @@ impl Ready {
                     .late(format_args!("the container's init has not executed its program: {who}")));
             }
             match self.wire.receive()? {
-                None => return Ok(()),
+                None => {
+                    timing::lap(Step::Exec);
+                    return Ok(());
+                }
                 Some(FromStage::Failed(error)) => return Err(error),
                 Some(_) => {}
             }

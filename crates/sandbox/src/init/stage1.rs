@@ -21,13 +21,18 @@ use crate::procfs::Procfs;
 use crate::step::Step;
 use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::exec::exit_child;
+use crate::timing::{self, Process};
 use crate::{Result, affinity, userns};
 
 /// Runs stage 1, and in its child stage 2.
 pub fn run(plan: &Plan, own: ForStage1, next: ForStage2, wire: StageEnd, birth: &Birth) -> ! {
+    timing::fork(Process::Stage1);
     match build(plan, own, &next, &wire, birth) {
         Ok(Side::Parent(_)) => exit_child(0),
-        Ok(Side::Child) => stage2::run(plan, next, wire),
+        Ok(Side::Child) => {
+            timing::fork(Process::Stage2);
+            stage2::run(plan, next, wire)
+        }
         Err(error) => stage_failed(&wire, error),
     }
 }
@@ -41,12 +46,15 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd, birth: 
     if let Some(warning) = affinity::reset() {
         wire.send(&FromStage::Warning(warning))?;
     }
+    timing::lap(Step::EnterCgroup);
     join_namespaces(plan, &own.joined).at(Step::JoinNamespaces)?;
+    timing::lap(Step::JoinNamespaces);
     if plan.namespaces.makes(LinuxNamespaceType::User) {
         make_user_namespace(wire).at(Step::MapIds)?;
     }
     if plan.namespaces.has(LinuxNamespaceType::User) {
         become_root().at(Step::MapIds)?;
+        timing::lap(Step::MapIds);
     }
     if plan.namespaces.makes(LinuxNamespaceType::Time) {
         let flag = CloneFlags::from_bits_retain(clone_flag(LinuxNamespaceType::Time));
@@ -54,7 +62,9 @@ fn build(plan: &Plan, own: ForStage1, next: &ForStage2, wire: &StageEnd, birth: 
         if !plan.time_offsets.is_empty() {
             wire.ask(&FromStage::SetClocks)?;
         }
+        timing::lap(Step::SetClocks);
     }
+    wire.send_laps()?;
     // The cgroup namespace too: its root is the cgroup that we are in by now. A sibling, so that init is the runtime's child.
     let flags = plan.namespaces.clone_flags(&[LinuxNamespaceType::User, LinuxNamespaceType::Time]) | libc::CLONE_PARENT;
     let proof = own.single_threaded;

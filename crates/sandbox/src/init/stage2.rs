@@ -22,7 +22,7 @@ use crate::procfs::Procfs;
 use crate::rootfs::{self, CgroupNamespace, Enter, HowDevices, MountEnv, MountNamespace, Root};
 use crate::step::Step;
 use crate::sys;
-use crate::{Error, Result, console, hook};
+use crate::{Error, Result, console, hook, timing};
 
 /// Runs stage 2. It ends as the container's program.
 pub fn run(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> ! {
@@ -41,27 +41,35 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
     let built = (|| {
         owner.let_in(plan)?;
         begin_session(plan.keyring.as_deref(), &plan.process.labels).at(Step::Session)?;
+        timing::lap(Step::Session);
         if plan.namespaces.makes(LinuxNamespaceType::Network) {
             sys::net::loopback_up().call(|| "ioctl(SIOCSIFFLAGS, \"lo\")").at(Step::Network)?;
         }
         if !plan.net_devices.is_empty() {
             wire.ask(&FromStage::MoveDevices)?;
         }
+        timing::lap(Step::Network);
         set_sysctl(plan).at(Step::Sysctl)?;
+        timing::lap(Step::Sysctl);
         // A user namespace must not clone what lies in mount namespaces of others, and nothing is masked there.
         let masks = plan.namespaces.has(LinuxNamespaceType::Mount);
         let null = masks.then(rootfs::open_null).transpose().at(Step::AttachRoot)?;
         let root = build_root(plan, sources, &cgroup)?;
         run_hooks_before_pivot(plan, &root, &wire)?;
         let console = console.map(|socket| open_console(plan, &root, socket)).transpose().at(Step::Console)?;
+        timing::lap(Step::Console);
         enter_root(plan, root).at(Step::EnterRoot)?;
+        timing::lap(Step::EnterRoot);
         if let Some(Console { ptmx, peer, socket }) = console {
             console::take(&ptmx, &peer, socket.as_fd(), plan.process.console_size).at(Step::Console)?;
         }
         finish::reopen_null().at(Step::Console)?;
         name_host(plan).at(Step::Hostname)?;
         make_cwd(&plan.process.cwd).at(Step::EnterRoot)?;
-        seal_root(plan, null).at(Step::Seal)
+        timing::lap(Step::Hostname);
+        seal_root(plan, null).at(Step::Seal)?;
+        timing::lap(Step::Seal);
+        Ok(())
     })();
     if let Err(error) = built {
         return Err((wire, error));
@@ -106,6 +114,7 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let root = Root::attach(&plan.rootfs, plan.rootfs_propagation, namespace);
     let root = root.map_err(|error| rootless::explain_attach(plan, error)).at(Step::AttachRoot)?;
+    timing::lap(Step::AttachRoot);
     let env = MountEnv {
         cgroup: &cgroup.directories,
         cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
@@ -120,10 +129,12 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
         let mounted = root.mount(mount, sources.next().flatten(), &env);
         mounted.map_err(|error| rootless::explain_mount(plan, mount, error)).at(Step::Mount)?;
     }
+    timing::lap(Step::Mount);
     // mknod(2) takes a privilege over the initial user namespace.
     let how = if has(LinuxNamespaceType::User) { HowDevices::Bind } else { HowDevices::Mknod };
     root.make_devices(&plan.devices, how).at(Step::Devices)?;
     root.make_dev_links().at(Step::Devices)?;
+    timing::lap(Step::Devices);
     Ok(root)
 }
 

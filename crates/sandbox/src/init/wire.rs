@@ -13,12 +13,15 @@ use nix::unistd::{read, write};
 use crate::deadline::{Deadline, Wait};
 use crate::error::CallContext;
 use crate::step::Step;
+use crate::timing::{self, Lap, Process};
 use crate::{Error, Result};
 
 /// Every frame has this many bytes; what a kind does not use is zero. Not more than `PIPE_BUF`, so that a write to the
 /// exec fifo is atomic.
 pub const FRAME_BYTES: usize = 1024;
 const HEADER_BYTES: usize = 12;
+/// A phase: whose, which, how long, since when.
+const LAP_BYTES: usize = 14;
 
 /// What a stage tells the parent, or the exec fifo tells `start`.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub enum FromStage {
     Starting,
     /// Something for the log of `--debug`; the stage goes on.
     Warning(String),
+    /// What its phases took; the stage goes on.
+    Laps(Vec<Lap>),
     /// It failed, with the step, the errno if a call was refused, and one line.
     Failed(Error),
 }
@@ -161,6 +166,14 @@ impl StageEnd {
         self.receive()
     }
 
+    /// Tells what the phases so far took, if that is measured.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_laps(&self) -> Result<()> {
+        timing::take().map_or(Ok(()), |laps| self.send(&FromStage::Laps(laps)))
+    }
+
     /// The descriptor, to keep it when others are closed.
     pub fn fd_mut(&mut self) -> &mut OwnedFd {
         &mut self.0
@@ -213,6 +226,14 @@ fn encode(message: &FromStage) -> [u8; FRAME_BYTES] {
             fill(&mut frame, text, None);
             (9, 0)
         }
+        FromStage::Laps(laps) => {
+            for (room, lap) in frame[HEADER_BYTES..].chunks_exact_mut(LAP_BYTES).zip(laps) {
+                (room[0], room[1]) = (lap.process as u8, lap.step as u8);
+                room[2..6].copy_from_slice(&lap.took.to_ne_bytes());
+                room[6..].copy_from_slice(&lap.begin.to_ne_bytes());
+            }
+            (12, i32::try_from(laps.len()).unwrap_or(i32::MAX))
+        }
         FromStage::Failed(error) => {
             frame[1] = error.step().map_or(u8::MAX, |step| step as u8);
             fill(&mut frame, error, error.hint());
@@ -254,8 +275,21 @@ pub fn decode(frame: &[u8; FRAME_BYTES]) -> Result<FromStage> {
         9 => FromStage::Warning(texts(frame).0),
         10 => FromStage::Listener(value),
         11 => FromStage::MoveDevices,
+        12 => FromStage::Laps(laps(frame, value)),
         kind => return Err(Error::Refused(format!("unknown frame {kind} from the container's init"))),
     })
+}
+
+/// `count` phases, as many as there is room for.
+fn laps(frame: &[u8; FRAME_BYTES], count: i32) -> Vec<Lap> {
+    let rooms = frame[HEADER_BYTES..].as_chunks::<LAP_BYTES>().0;
+    let lap = |room: &[u8; LAP_BYTES]| {
+        let [process, step, took @ .., _, _, _, _, _, _, _, _] = *room;
+        let [.., a, b, c, d, e, f, g, h] = *room;
+        let (process, step) = (Process::from_number(process)?, Step::from_number(step)?);
+        Some(Lap { process, step, took: u32::from_ne_bytes(took), begin: u64::from_ne_bytes([a, b, c, d, e, f, g, h]) })
+    };
+    rooms.iter().take(usize::try_from(count).unwrap_or_default()).filter_map(lap).collect()
 }
 
 /// Prints `line` as the text of a frame, cut at its end, and as much of the hint as there is room for. Does not allocate:
@@ -313,6 +347,23 @@ mod tests {
         let text = "x".repeat(FRAME_BYTES - HEADER_BYTES - 3);
         assert_eq!(hinted(text.clone(), "try again"), (text, Some("try".into())));
         assert_eq!(hinted("x".repeat(FRAME_BYTES), "try again").1, None);
+    }
+
+    #[test]
+    fn phases_cross_the_wire_as_many_as_there_is_room_for() {
+        let lap = |number: u8| Lap {
+            process: Process::Stage2,
+            step: Step::from_number(number % 30).unwrap(),
+            begin: u64::MAX - u64::from(number),
+            took: u32::MAX - u32::from(number),
+        };
+        for (count, arrived) in [(0, 0), (3, 3), (100, 72)] {
+            let laps: Vec<Lap> = (0..count).map(lap).collect();
+            let Ok(FromStage::Laps(received)) = decode(&encode(&FromStage::Laps(laps.clone()))) else {
+                panic!("no laps")
+            };
+            assert_eq!(received, laps[..arrived]);
+        }
     }
 
     #[test]
