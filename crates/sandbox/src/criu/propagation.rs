@@ -74,7 +74,8 @@ pub fn cover(images: &Path, stage: &Path, laid: &Laid) -> Result<()> {
             names.insert(name, std::fs::read(&path).call(|| format!("read({path:?})"))?);
         }
     }
-    let changed = change(names.values().map(Vec::as_slice), laid).during(|| format!("{images:?}: mountpoints-*.img"))?;
+    let changed =
+        change(names.values().map(Vec::as_slice), laid).during(|| format!("{images:?}: mountpoints-*.img"))?;
     for (name, content) in names.keys().zip(changed) {
         let (path, copy) = (images.join(name), stage.join(name));
         std::fs::write(&copy, content).call(|| format!("write({copy:?})"))?;
@@ -90,8 +91,10 @@ fn change<'a>(images: impl Iterator<Item = &'a [u8]>, laid: &Laid) -> Result<Vec
     let all = || images.iter().flat_map(|(_, entries)| entries.iter().map(|(entry, _)| entry));
     let own: BTreeSet<u32> = all().filter_map(|entry| entry.shared_id).collect();
     // CRIU takes any mount from outside of the same file system for what is not from outside itself.
-    let unfit: BTreeSet<u32> =
-        all().filter(|entry| entry.index().is_some_and(|index| !laid.is_slave(index))).map(|entry| entry.root_dev).collect();
+    let unfit: BTreeSet<u32> = all()
+        .filter(|entry| entry.index().is_some_and(|index| !laid.is_slave(index)))
+        .map(|entry| entry.root_dev)
+        .collect();
     let mut groups = BTreeMap::new();
     let mut next = FIRST_GROUP;
     let mut master_of = |entry: &Entry| -> Option<u32> {

@@ -62,10 +62,8 @@ impl Laid {
         // Not `self`: the mount namespace is this thread's.
         let path = "/proc/thread-self/mountinfo";
         let mountinfo = std::fs::read(path).call(|| format!("read({path:?})"))?;
-        let slaves: HashSet<u64> =
-            mountinfo::lines(&mountinfo).filter(|line| line.slave).map(|line| line.id).collect();
-        let is_slave =
-            |mount: &OwnedFd| Ok(slaves.contains(&identity(mount.as_fd()).call(|| "statx")?.mount));
+        let slaves: HashSet<u64> = mountinfo::lines(&mountinfo).filter(|line| line.slave).map(|line| line.id).collect();
+        let is_slave = |mount: &OwnedFd| Ok(slaves.contains(&identity(mount.as_fd()).call(|| "statx")?.mount));
         Ok(Self { root: is_slave(root)?, parts: parts.iter().map(is_slave).collect::<Result<_>>()? })
     }
 }
