@@ -278,3 +278,24 @@ fn what_was_saved_on_a_host_with_shared_mounts_comes_back_on_one_without() {
     saved.explain(saved.restoring(&["--detach"]).through_shell(private).run(), "restore.log").ok();
     assert_eq!(container.shell("cat /one/file /two/file"), "onetwo");
 }
+
+/// As in runc, whose container is a peer of the host's mounts until it is saved.
+#[test]
+fn what_was_shared_with_the_host_comes_back() {
+    let (runtime, criu) = with_criu!();
+    let (_volume, bundle) = two_binds();
+    let bundle = bundle.set("/linux/rootfsPropagation", json!("rshared"));
+    let container = runtime.container(&bundle);
+    let saved = Saved::new(&runtime, &container, criu);
+    let script = format!(
+        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && \
+         $T exec $ID grep -c -e \"/one .* shared:\" -e \"/two .* shared:\" /proc/self/mountinfo && \
+         (quiet $T checkpoint --image-path {images} $ID) && (quiet $T restore --bundle {bundle} --image-path {images} --detach $ID) && \
+         $T exec $ID cat /one/file /two/file; $T delete --force $ID",
+        criu.path(),
+        images = saved.images(),
+        bundle = bundle.path().display(),
+    );
+    let output = saved.explain(Host::new().of(&container, &bundle, "create", &script), "restore.log").ok();
+    assert_eq!(output.text(), "2\nonetwo", "{output}");
+}
