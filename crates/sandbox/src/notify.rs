@@ -10,16 +10,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv, send, socket};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
 use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::Mount;
 
 use crate::error::CallContext;
-use crate::plan::Plan;
-use crate::plan::mounts::plan_mounts;
+use crate::plan::mounts::{MountPlan, plan_mounts};
+use crate::plan::{IdMappings, Plan};
 use crate::store::{Entry, unlink_if_there};
 use crate::sys::{self, pidfd::pidfd_open};
 use crate::{Error, Result};
@@ -28,7 +28,9 @@ use crate::{Error, Result};
 pub const DIRECTORY: &str = "notify";
 
 const SOCKET: &str = "notify.sock";
-const IN_CONTAINER: &str = "/run/notify";
+
+/// Where the container has it.
+pub(crate) const IN_CONTAINER: &str = "/run/notify";
 
 /// How long the service manager has to say that it has taken the messages, as in sd_notify_barrier(3).
 const BARRIER: u16 = 30_000;
@@ -38,14 +40,33 @@ const BARRIER: u16 = 30_000;
 /// # Errors
 /// A state directory that is not absolute.
 pub(crate) fn plan(plan: &mut Plan, state_dir: &Path) -> Result<()> {
+    plan.mounts.extend(mounts(state_dir, &plan.hook_state.bundle, &plan.id_mappings)?);
+    plan.process.set_env("NOTIFY_SOCKET", &format!("{IN_CONTAINER}/{SOCKET}"))
+}
+
+/// The mount.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn mounts(state_dir: &Path, bundle: &Path, id_mappings: &IdMappings) -> Result<Vec<MountPlan>> {
     let mut mount = Mount::default();
     mount
         .set_destination(IN_CONTAINER.into())
         .set_typ(Some("bind".into()))
         .set_source(Some(state_dir.join(DIRECTORY)))
         .set_options(Some(["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec()));
-    plan.mounts.extend(plan_mounts(&[mount], &plan.hook_state.bundle, &plan.id_mappings)?);
-    plan.process.set_env("NOTIFY_SOCKET", &format!("{IN_CONTAINER}/{SOCKET}"))
+    plan_mounts(&[mount], bundle, id_mappings)
+}
+
+/// Whether the container has a socket.
+///
+/// # Errors
+/// The call that failed.
+pub(crate) fn is_there(entry: &Entry) -> Result<bool> {
+    match fstatat(entry.dir(), DIRECTORY, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(false),
+        found => found.map(|_| true).call(|| "fstatat(\"notify\")"),
+    }
 }
 
 /// Makes the directory.

@@ -33,7 +33,7 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-pub use self::init::Init;
+pub use self::init::{Init, is_stopped};
 pub use self::update::Updating;
 
 use crate::cgroup::{self, describe_process};

@@ -86,7 +86,7 @@ fn actions(
     bundle: &Bundle,
 ) -> Result<(Vec<Action>, Ignored), Refusal> {
     let plan = Plan::new(ID, bundle, &CreateOptions { bundle: bundle.dir.clone(), ..CreateOptions::default() })?;
-    let location = location(global, wanted, bundle)?;
+    let location = location(global, wanted, bundle, &plan)?;
     let ignored = cgroup_outline::version(&location).map(|version| {
         let cause = format!("ignored: cgroup {version} has nothing that does this");
         cgroup_outline::ignored(version, &plan.resources).into_iter().map(|field| (field, cause.clone())).collect()
@@ -95,16 +95,21 @@ fn actions(
 }
 
 /// Where the cgroup would be: on this host, or where hosts with the `wanted` version have it.
-fn location(global: &Global, wanted: Option<cgroup_outline::Version>, bundle: &Bundle) -> Result<Location, Refusal> {
-    let driver = global.cgroup_driver().map_err(|cause| Refusal::Host(cause.into()))?;
+fn location(
+    global: &Global,
+    wanted: Option<cgroup_outline::Version>,
+    bundle: &Bundle,
+    plan: &Plan,
+) -> Result<Location, Refusal> {
+    let runtime = global.runtime().map_err(|cause| Refusal::Host(cause.into()))?;
     let path = bundle.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    match (wanted, driver) {
-        (Some(wanted), Driver::Cgroupfs) => {
-            let here = cgroup::locate(driver, path, ID)?;
-            let fits = cgroup_outline::version(&here) == Some(wanted);
-            Ok(if fits { here } else { cgroup_outline::usual(wanted, path, ID) })
+    match (wanted, runtime.cgroup_driver) {
+        (Some(wanted), Driver::Cgroupfs)
+            if cgroup_outline::version(&cgroup::locate(Driver::Cgroupfs, path, ID)?) != Some(wanted) =>
+        {
+            Ok(cgroup_outline::usual(wanted, path, ID))
         }
-        _ => Ok(cgroup::locate(driver, path, ID)?),
+        _ => Ok(runtime.locate_cgroup(ID, bundle, plan)?),
     }
 }
 

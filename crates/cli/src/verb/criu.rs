@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tare_sandbox::container::{CgroupMode, CheckpointOptions, CreateOptions, CriuOptions, NetworkLock, RestoreOptions};
 
+use crate::activation;
 use crate::args::{Checkpoint, Criu, Restore};
 
 /// Where runc puts images that it is told no place for.
@@ -43,6 +44,7 @@ impl Restore {
             console_socket: self.console_socket.clone(),
             pid_file: self.pid_file.clone(),
             no_pivot: self.no_pivot,
+            notify_socket: activation::notify_socket(),
             ..CreateOptions::default()
         }
     }

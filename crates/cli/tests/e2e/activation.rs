@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tare_testkit::{Bundle, Container, Kind, TempDir, deadline, known, wait_until};
+use tare_testkit::{Bundle, Container, Criu, Kind, TempDir, deadline, known, skip, wait_until};
 
+use crate::checkpoint::{Saved, with_criu};
 use crate::{is_old_runc, runtime};
 
 /// A service manager's end of NOTIFY_SOCKET.
@@ -221,4 +222,34 @@ fn a_socket_to_listen_on_that_is_not_open_is_refused() {
     let output = container.verb("run").arg(container.id()).through_shell(script).run().fails(&["LISTEN_FDS"]);
     assert_eq!(output.stdout, "");
     assert_eq!(runtime.kind(), Kind::Tare);
+}
+
+/// runc 1.1.5 mounts the directory, without a socket in it.
+#[test]
+fn a_restored_container_has_its_socket_again() {
+    let (runtime, criu) = with_criu!();
+    let manager = Manager::new();
+    let bundle = Bundle::script("trap 'exit 5' TERM; while :; do sleep 0.1; done");
+    let container = runtime.container(&bundle);
+    let create = container.verb("create").env("NOTIFY_SOCKET", manager.path());
+    create.through_shell("exec \"$@\" < /dev/null > /dev/null 2> /dev/null").arg(container.id()).run().ok();
+    container.start().ok();
+    let saved = Saved::new(&runtime, &container, criu);
+    saved.explain(saved.checkpoint(&[]), "dump.log").ok();
+    let restore = saved.restoring(&[]).env("NOTIFY_SOCKET", manager.path()).spawn();
+    wait_until("it runs", || container.status() == "running");
+    assert_eq!(container.shell("grep -c ' /run/notify ro' /proc/self/mountinfo"), "1");
+    if runtime.is_tare() {
+        say(&container, "READY=1");
+        assert_eq!(manager.receive().0, "READY=1\n");
+        assert_eq!(manager.receive().0, format!("MAINPID={}\n", restore.pid()));
+    }
+    restore.signal(rustix::process::Signal::TERM);
+    restore.wait().exits(5);
+    // The service that has saved it need not be the one that brings it back.
+    container.is("none");
+    if runtime.is_tare() {
+        saved.explain(saved.restore(&[]), "restore.log").ok();
+        assert_eq!(container.shell("ls /run/notify"), "");
+    }
 }

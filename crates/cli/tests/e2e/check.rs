@@ -212,3 +212,27 @@ fn warnings_of_the_config_are_told_before_the_plan() {
     assert_eq!(pointers, ["/process/consoleSize", "/windows"]);
     assert!(document["plan"].as_array().unwrap().len() > 30);
 }
+
+/// A user has no cgroup and may make none, unless somebody has given them one.
+#[test]
+fn the_plan_of_a_user_goes_without_a_cgroup_unless_told_otherwise() {
+    let runtime = runtime();
+    if runtime.kind() != Kind::Tare {
+        tare_testkit::record_known(runtime.kind(), "has no such verb");
+        return;
+    }
+    const UID: u32 = 12345;
+    let bundle = Bundle::new().rootless(UID);
+    bundle.write();
+    let runtime = runtime.as_user(UID);
+    let plan = |flags: &[&str]| {
+        let output = runtime.bare().arg("--root").arg(runtime.root()).args(flags).args(["check", "--plan"]);
+        output.arg(bundle.path()).run().ok().stdout
+    };
+    const WITHOUT: &str = "stay in the caller's cgroup, without limits";
+    for (flags, without) in [(&[][..], true), (&["--rootless", "true"], true), (&["--rootless", "false"], false)] {
+        let plan = plan(flags);
+        assert_eq!(plan.contains(WITHOUT), without, "{flags:?}: {plan}");
+        assert_eq!(plan.contains("mkdir \"/sys/fs/cgroup"), !without, "{flags:?}: {plan}");
+    }
+}

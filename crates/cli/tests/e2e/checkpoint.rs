@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tare_testkit::{
-    Bundle, ConsoleSocket, Container, Criu, Invocation, Output, Pty, Runtime, TempDir, known, skip, wait_until,
+    Bundle, ConsoleSocket, Container, Criu, Invocation, Output, Pty, Runtime, TempDir, host, known, skip, wait_until,
 };
 
 use crate::runtime;
@@ -453,4 +453,32 @@ fn hooks_of_the_host_see_the_restored_namespaces() {
     let state: Value = serde_json::from_slice(&fs::read(dir.join("createRuntime.json")).unwrap()).unwrap();
     assert_eq!(state["pid"], container.pid());
     assert_eq!(state["id"], container.id());
+}
+
+/// CRIU would wait for the freezer without end.
+#[test]
+fn a_process_that_a_signal_has_stopped_is_named_where_cgroup_v1_cannot_freeze_it() {
+    let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "waits without end");
+    if host::cgroup_mode() == host::CgroupMode::V2 {
+        skip!("cgroup v2 freezes it");
+    }
+    let bundle = Bundle::script("sleep 1000 & kill -STOP $!; wait");
+    let container = runtime.container(&bundle);
+    run(&container);
+    let stopped = || {
+        let pids = container.call("ps", &["--format", "json"]).ok().json();
+        let pids = pids.as_array().unwrap().iter().filter_map(Value::as_i64);
+        pids.into_iter().find(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(") T ")
+        })
+    };
+    wait_until("it is stopped", || stopped().is_some());
+    let pid = stopped().unwrap();
+    let saved = Saved::new(&runtime, &container, criu);
+    saved.checkpoint(&[]).fails(&[&format!("process {pid} is stopped by a signal")]);
+    container.is("running");
+    container.shell("kill -CONT -1");
+    saved.there_and_back(&[], &[]);
 }

@@ -239,7 +239,6 @@ const SLAVES: &str = "sh -c \"while read -r id parent device root point options 
 #[test]
 fn a_restored_container_is_the_slave_that_it_was() {
     let (runtime, criu) = with_criu!();
-    known!(runtime, Runc: "binds them anew, by their paths");
     let (volume, bundle) = two_binds();
     let container = runtime.container(&bundle);
     let saved = Saved::new(&runtime, &container, criu);
@@ -263,6 +262,7 @@ fn a_restored_container_is_the_slave_that_it_was() {
 #[test]
 fn what_was_saved_on_a_host_with_shared_mounts_comes_back_on_one_without() {
     let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "1.1.5 has CRIU make them slaves of what is private here");
     let (_volume, bundle) = two_binds();
     let container = runtime.container(&bundle);
     let saved = Saved::new(&runtime, &container, criu);
@@ -277,4 +277,29 @@ fn what_was_saved_on_a_host_with_shared_mounts_comes_back_on_one_without() {
     let private = "exec unshare --mount --propagation private \"$@\"";
     saved.explain(saved.restoring(&["--detach"]).through_shell(private).run(), "restore.log").ok();
     assert_eq!(container.shell("cat /one/file /two/file"), "onetwo");
+}
+
+/// Among the container's own: it is no peer of the host's any more.
+#[test]
+fn what_was_shared_with_the_host_comes_back_shared() {
+    let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "has CRIU make peers of what the kernel refuses");
+    let host = Host::new();
+    let mut bundle = Bundle::new().args(["sleep", "1000"]).set("/linux/rootfsPropagation", json!("rshared"));
+    for (source, destination) in [("in", "/one"), ("sub", "/two")] {
+        bundle = bundle.bind(host.0.join(source), destination, &["rbind"]);
+    }
+    let container = runtime.container(&bundle);
+    let saved = Saved::new(&runtime, &container, criu);
+    let shared = "$T exec $ID grep -c -e \"/one .* shared:\" -e \"/two .* shared:\" /proc/self/mountinfo";
+    let script = format!(
+        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && {shared} && \
+         (quiet $T checkpoint --image-path {images} $ID) && (quiet $T restore --bundle {bundle} --image-path {images} --detach $ID) && \
+         {shared}; $T delete --force $ID",
+        criu.path(),
+        images = saved.images(),
+        bundle = bundle.path().display(),
+    );
+    let output = saved.explain(host.of(&container, &bundle, "create", &script), "restore.log").ok();
+    assert_eq!(output.lines(), ["2", "2"], "{output}");
 }

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::{Runtime, Status, delete};
+use crate::cgroup::Cgroup;
 use crate::criu::image::{Description, Images};
 use crate::criu::rpc::{ExtMount, Options, PageServer, Response, Type};
 use crate::criu::{self, Birth, Unborn, log};
@@ -16,9 +17,9 @@ use crate::plan::mounts::plan_mounts;
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::{HookPlan, IdMappings};
 use crate::rootfs::{self, Expected, Mounted};
-use crate::store::Record;
+use crate::store::{Entry, Record};
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, cgroup, sys};
+use crate::{Error, Result, cgroup, notify, store, sys};
 
 pub use crate::criu::rpc::{CgroupMode, NetworkLock};
 
@@ -102,6 +103,10 @@ impl Runtime {
         // Held to the end: the pid is init's as long as it lives.
         let _handle = init.open()?;
         let spec = locked.spec()?;
+        let freezer = freezer(&record);
+        if freezer.as_ref().is_some_and(|freezer| !freezer.hierarchy.is_empty()) {
+            refuse_stopped(cgroup.as_ref())?;
+        }
         let images = Images::open(&options.criu.image_path, true).during(|| "--image-path")?;
         let parent = options.parent_path.as_deref().map(|path| check_parent(&images, path)).transpose()?;
         let work = options.criu.work_path.as_deref().map(|path| Images::open(path, true).during(|| "--work-path"));
@@ -113,12 +118,12 @@ impl Runtime {
         opts.config_file = criu::config_file(record.annotations.get("org.criu.config").map(String::as_str));
         opts.pid = Some(init.pid.as_raw());
         opts.parent_img = parent;
-        opts.freeze_cgroup = freezer(&record);
+        opts.freeze_cgroup = freezer.and_then(|freezer| freezer.path.to_str()).map(str::to_owned);
         // Its own terminal: the master side is outside. Any other terminal is the caller's, see `shell_job`.
         opts.orphan_pts_master = Some(spec.process().as_ref().and_then(Process::terminal).unwrap_or(false));
         add_options(&mut opts, options);
         add_namespaces(&mut opts, &spec, init.pid)?;
-        let mounted = look(&spec, &record, init.pid).during(|| "mounts")?;
+        let mounted = look(&locked, &spec, &record, init.pid).during(|| "mounts")?;
         opts.ext_mnt = by_mount_point(&mounted);
         if !options.pre_dump {
             images.write(&Description::new(mounted, stdio(init.pid)))?;
@@ -205,14 +210,25 @@ fn check_parent(images: &Images, parent: &Path) -> Result<String> {
 }
 
 /// The directory by which CRIU freezes the container: only so it knows one that is frozen already, and can freeze what forks.
-fn freezer(record: &Record) -> Option<String> {
+fn freezer(record: &Record) -> Option<&cgroup::Directory> {
     let freezes = |directory: &&cgroup::Directory| directory.hierarchy.split(',').any(|name| name == "freezer");
     let directories = &record.cgroup.directories;
-    let found = directories.iter().find(freezes).or(match directories.as_slice() {
+    directories.iter().find(freezes).or(match directories.as_slice() {
         [only] if only.hierarchy.is_empty() => Some(only),
         _ => None,
-    });
-    found.and_then(|directory| directory.path.to_str()).map(str::to_owned)
+    })
+}
+
+/// A process that a signal has stopped is never frozen by the freezer of cgroup v1, for which CRIU waits without end.
+fn refuse_stopped(cgroup: &dyn Cgroup) -> Result<()> {
+    for pid in cgroup.pids()? {
+        if store::is_stopped(pid)? {
+            return Err(Error::Refused(format!(
+                "process {pid} is stopped by a signal, which CRIU cannot save on cgroup v1: kill -CONT {pid} first"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Names the namespaces that are somebody else's.
@@ -236,9 +252,12 @@ fn namespaces(spec: &Spec) -> NamespacePlan {
     NamespacePlan::new(namespaces.unwrap_or_default())
 }
 
-fn look(spec: &Spec, record: &Record, init: Pid) -> Result<Mounted> {
+fn look(entry: &Entry, spec: &Spec, record: &Record, init: Pid) -> Result<Mounted> {
     let linux = spec.linux().as_ref();
-    let mounts = plan_mounts(spec.mounts().as_deref().unwrap_or_default(), &record.bundle, &IdMappings::default())?;
+    let mut mounts = plan_mounts(spec.mounts().as_deref().unwrap_or_default(), &record.bundle, &IdMappings::default())?;
+    if notify::is_there(entry)? {
+        mounts.extend(notify::mounts(entry.path(), &record.bundle, &IdMappings::default())?);
+    }
     let masked = linux.and_then(|linux| linux.masked_paths().clone()).unwrap_or_default();
     let masked: Vec<PathBuf> = masked.into_iter().map(PathBuf::from).collect();
     let has_user = namespaces(spec).has(LinuxNamespaceType::User);

@@ -152,15 +152,28 @@ impl Runtime {
             Some(config) => Bundle::load_config(&options.bundle, config),
             None => Bundle::load(&options.bundle),
         }?;
-        let mut plan = Plan::new(id, &bundle, options)?;
+        let plan = Plan::new(id, &bundle, options)?;
         if !geteuid().is_root() {
             plan.check_for_user()?;
         }
-        if options.notify_socket.is_some() {
-            notify::plan(&mut plan, &self.root.join(id))?;
-        }
         plan.process.labels.check_host(plan.mount_label.as_deref())?;
         Ok((bundle, plan))
+    }
+
+    fn is_rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(userns::is_rootless)
+    }
+
+    /// Where the cgroup of the container goes, less what a user may not make.
+    ///
+    /// # Errors
+    /// What [`cgroup::locate`] says; a limit that takes what its user may not make.
+    pub fn locate_cgroup(&self, id: &str, bundle: &Bundle, plan: &Plan) -> Result<cgroup::Location> {
+        let path = cgroups_path(bundle);
+        match self.is_rootless() {
+            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
+            false => cgroup::locate(self.cgroup_driver, path, id),
+        }
     }
 
     /// Claims the name and makes what is there before any process: the record, and the cgroup with its limits, unless that
@@ -173,13 +186,8 @@ impl Runtime {
         resctrl: Vec<PathBuf>,
         deadline: Deadline,
     ) -> Result<Ground<'p>> {
-        let rootless = self.rootless.unwrap_or_else(userns::is_rootless);
-        let path = cgroups_path(bundle);
-        let location = match rootless {
-            true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
-            false => cgroup::locate(self.cgroup_driver, path, id),
-        };
-        let location = location.at(Step::MakeCgroup)?;
+        let rootless = self.is_rootless();
+        let location = self.locate_cgroup(id, bundle, plan).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let (first, late) = split_late(&plan.resources);
@@ -223,7 +231,10 @@ impl Runtime {
     ) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
-        let (bundle, plan) = self.plan(id, options).at(Step::Plan)?;
+        let (bundle, mut plan) = self.plan(id, options).at(Step::Plan)?;
+        if options.notify_socket.is_some() {
+            notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
+        }
         timing::lap(Step::Plan);
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();

@@ -21,6 +21,7 @@ use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
 use crate::init::parent::end_child;
 use crate::intel_rdt::{self, Groups};
+use crate::notify::Proxy;
 use crate::plan::Plan;
 use crate::rootfs::{self, Expected, Seen, Stage};
 use crate::step::Step;
@@ -28,7 +29,7 @@ use crate::store::Locked;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, hook};
+use crate::{Error, Result, hook, notify};
 
 /// How to bring a container back, besides what create and run are told.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,8 @@ struct Back {
     record: crate::store::Record,
     init: Pid,
     ptmx: Option<OwnedFd>,
+    /// Where the container says that it is ready, if it has not done so before it was saved.
+    notify: Option<Proxy>,
 }
 
 impl Runtime {
@@ -67,11 +70,11 @@ impl Runtime {
             nix::sys::prctl::set_child_subreaper(true).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
         }
         let detach = if run.detach { Detach::Yes } else { Detach::No };
-        let Back { locked, cgroup, plan, record, init, ptmx } = self.bring_back(id, create, detach, options)?;
+        let Back { locked, cgroup, plan, record, init, ptmx, notify } = self.bring_back(id, create, detach, options)?;
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
         let Some(signals) = signals else { return Ok(0) };
-        let code = foreground::wait(init, &signals, ptmx, None);
+        let code = foreground::wait(init, &signals, ptmx, notify);
         self.remove_ended(id, cgroup.as_ref(), &plan, &record)?;
         code
     }
@@ -80,11 +83,17 @@ impl Runtime {
         let proof = SingleThreaded::verify()?;
         crate::store::check_id(id)?;
         let program = criu::find()?;
-        let (bundle, plan) = self.plan(id, create).at(Step::Plan)?;
+        let (bundle, mut plan) = self.plan(id, create).at(Step::Plan)?;
         let images = Images::open(&options.criu.image_path, false).during(|| "--image-path")?;
         let work = options.criu.work_path.as_deref().map(|path| Images::open(path, true).during(|| "--work-path"));
         let work = work.transpose()?;
         let saved = images.read().during(|| "--image-path")?;
+        // Of the runtime's own, and not in the configuration: see `notify`.
+        let notifies = saved.mounted.has_bind(notify::IN_CONTAINER.as_ref())
+            && !plan.mounts.iter().any(|mount| mount.destination == Path::new(notify::IN_CONTAINER));
+        if notifies {
+            notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
+        }
         saved.mounted.check(&plan.mounts).at(Step::Plan)?;
         let terminal = open_terminal(plan.process.terminal, create.console_socket.as_deref(), detach);
         let mut terminal = Receiver::new(terminal.at(Step::Console)?);
@@ -94,7 +103,14 @@ impl Runtime {
         let ground = self.lay_ground(id, &bundle, &plan, resctrl, deadline)?;
         let log = work.as_ref().unwrap_or(&images).path().join(LOG);
         let opts = shared(&options.criu, LOG);
+        let mut notify = None;
         let restored = (|| {
+            if notifies {
+                notify::prepare(&ground.locked).at(Step::Mount)?;
+                // Who detaches waits for nothing: most have said it before they were saved.
+                let host = create.notify_socket.as_deref().filter(|_| detach == Detach::No);
+                notify = host.map(|host| Proxy::bind(&ground.locked, host)).transpose()?.flatten();
+            }
             rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup)?;
             let restore = Restore {
                 proof,
@@ -115,7 +131,7 @@ impl Runtime {
             create::limit_late(cgroup.as_ref(), late, deadline).map(|()| init).inspect_err(|_| end_child(init))
         });
         match limited {
-            Ok(init) => Ok(Back { locked, cgroup, plan, record, init, ptmx: terminal.own }),
+            Ok(init) => Ok(Back { locked, cgroup, plan, record, init, ptmx: terminal.own, notify }),
             Err(error) => {
                 undo(locked, cgroup.as_ref(), &plan, &record);
                 Err(error)

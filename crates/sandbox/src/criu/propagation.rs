@@ -5,7 +5,8 @@
 //! root of the one is not above the root of the other: of two directories of one file system, for one. On a host whose
 //! mounts are shared every container has such mounts. So each mount gets a group of its own before CRIU reads of it: its
 //! source is then what is laid out for it. And where that is no slave, since this host is another one, it has no group: CRIU
-//! would fail on it.
+//! would fail on it. Nor does the kernel copy a group of peers to a root that is not below: what was shared with the host, and so
+//! with other mounts of the same file system, comes back as a group of its own.
 //!
 //! What CRIU reads is a changed copy, mounted over the image in the namespace that it alone has.
 
@@ -52,9 +53,11 @@ impl Entry {
     }
 }
 
-/// The one field that is changed: of a field that is there twice the last one counts.
+/// The fields that are changed: of a field that is there twice the last one counts.
 #[derive(Clone, PartialEq, Message)]
-struct Master {
+struct Groups {
+    #[prost(uint32, optional, tag = "10")]
+    shared_id: Option<u32>,
     #[prost(uint32, optional, tag = "11")]
     master_id: Option<u32>,
 }
@@ -95,36 +98,41 @@ fn change<'a>(images: impl Iterator<Item = &'a [u8]>, laid: &Laid) -> Result<Vec
         .filter(|entry| entry.index().is_some_and(|index| !laid.is_slave(index)))
         .map(|entry| entry.root_dev)
         .collect();
-    let mut groups = BTreeMap::new();
-    let mut next = FIRST_GROUP;
-    let mut master_of = |entry: &Entry| -> Option<u32> {
-        let master = entry.master_id.filter(|master| *master != 0 && !own.contains(master))?;
-        let fits = match entry.index() {
-            Some(index) => laid.is_slave(index),
-            None => laid.root && !unfit.contains(&entry.root_dev),
-        };
-        if !fits {
-            return Some(0);
+    let mut numbers = FIRST_GROUP..;
+    let mut new = || numbers.next().ok_or_else(|| Error::Refused("too many mounts".into()));
+    let mut of_peers = BTreeMap::new();
+    let mut groups = |entry: &Entry| -> Result<Groups> {
+        let shared = entry.shared_id.filter(|shared| *shared != 0);
+        // Peers stay peers as far as CRIU can make them so: by a copy from the one with the widest root.
+        let widest = |shared| all().filter(|peer| peer.shared_id == Some(shared)).min_by_key(|peer| peer.root.len());
+        let alone =
+            shared.and_then(widest).is_some_and(|widest| !Path::new(&entry.root).starts_with(Path::new(&widest.root)));
+        let mut changed = Groups { shared_id: alone.then(&mut new).transpose()?, master_id: None };
+        if let Some(master) = entry.master_id.filter(|master| *master != 0 && !own.contains(master)) {
+            let fits = match entry.index() {
+                Some(index) => laid.is_slave(index),
+                None => laid.root && !unfit.contains(&entry.root_dev),
+            };
+            changed.master_id = Some(match (fits, shared) {
+                (false, _) => 0,
+                (true, Some(shared)) if !alone => match of_peers.get(&(shared, master)) {
+                    Some(group) => *group,
+                    None => *of_peers.entry((shared, master)).or_insert(new()?),
+                },
+                (true, _) => new()?,
+            });
         }
-        let mut new = || {
-            next += 1;
-            next
-        };
-        // Mounts that are shared with each other stay in one group.
-        Some(match entry.shared_id.filter(|shared| *shared != 0) {
-            Some(shared) => *groups.entry((shared, master)).or_insert_with(new),
-            None => new(),
-        })
+        Ok(changed)
     };
     let mut changed = Vec::new();
     for (image, entries) in &images {
         let mut content = image[..MAGIC_BYTES].to_vec();
         for (entry, bytes) in entries {
-            let master = master_of(entry).map_or(Vec::new(), |id| Master { master_id: Some(id) }.encode_to_vec());
-            let length = u32::try_from(bytes.len() + master.len()).map_err(|_| Error::Refused("too long".into()))?;
+            let groups = groups(entry)?.encode_to_vec();
+            let length = u32::try_from(bytes.len() + groups.len()).map_err(|_| Error::Refused("too long".into()))?;
             content.extend(length.to_le_bytes());
             content.extend(*bytes);
-            content.extend(master);
+            content.extend(groups);
         }
         changed.push(content);
     }
@@ -171,7 +179,7 @@ mod tests {
         image
     }
 
-    fn masters(saved: &[Entry], root: bool, parts: &[bool]) -> Vec<Option<u32>> {
+    fn changed(saved: &[Entry], root: bool, parts: &[bool]) -> Vec<Entry> {
         let laid = Laid { root, parts: parts.to_vec() };
         let image = image(saved);
         let changed = change([image.as_slice()].into_iter(), &laid).unwrap().remove(0);
@@ -179,9 +187,30 @@ mod tests {
         let entries = super::entries(&changed).unwrap();
         // Nothing but the one field is another.
         for (saved, (changed, _)) in saved.iter().zip(&entries) {
-            assert_eq!(Entry { master_id: saved.master_id, ..changed.clone() }, *saved);
+            let (shared_id, master_id) = (saved.shared_id, saved.master_id);
+            assert_eq!(Entry { shared_id, master_id, ..changed.clone() }, *saved);
         }
-        entries.into_iter().map(|(entry, _)| entry.master_id).collect()
+        entries.into_iter().map(|(entry, _)| entry).collect()
+    }
+
+    fn masters(saved: &[Entry], root: bool, parts: &[bool]) -> Vec<Option<u32>> {
+        changed(saved, root, parts).into_iter().map(|entry| entry.master_id).collect()
+    }
+
+    #[test]
+    fn peers_whose_roots_are_not_one_below_the_other_are_peers_no_more() {
+        let mut saved = [
+            entry("/in", 9, 0, Some(0)),
+            entry("/in/again", 9, 0, Some(1)),
+            entry("/other", 9, 0, Some(2)),
+            entry("/slave", 0, 9, None),
+        ];
+        for (entry, root) in saved.iter_mut().zip(["/in", "/in/a", "/inner", "/in"]) {
+            entry.root = root.to_owned();
+        }
+        let groups = changed(&saved, true, &[true; 3]).into_iter().map(|entry| (entry.shared_id, entry.master_id));
+        let expected = [(9, 0), (9, 0), (FIRST_GROUP, 0), (0, 9)].map(|(shared, master)| (Some(shared), Some(master)));
+        assert_eq!(groups.collect::<Vec<_>>(), expected);
     }
 
     #[test]
@@ -195,8 +224,8 @@ mod tests {
             entry("/peer/again", 40, 1, Some(3)),
             entry("/inner", 0, 40, None),
         ];
-        let (next, new) = (FIRST_GROUP + 1, |number| Some(FIRST_GROUP + number));
-        let expected = vec![Some(next), new(2), new(3), Some(0), new(4), new(4), Some(40)];
+        let new = |number| Some(FIRST_GROUP + number);
+        let expected = vec![new(0), new(1), new(2), Some(0), new(3), new(3), Some(40)];
         assert_eq!(masters(&saved, true, &[true; 4]), expected);
     }
 
@@ -204,10 +233,10 @@ mod tests {
     fn what_is_no_slave_on_this_host_has_no_group() {
         let mut saved = [entry("/", 0, 1, None), entry("/one", 0, 1, Some(0)), entry("/two", 0, 1, Some(1))];
         assert_eq!(masters(&saved, false, &[false, false]), [Some(0); 3]);
-        assert_eq!(masters(&saved, true, &[true, false]), [Some(0), Some(FIRST_GROUP + 1), Some(0)]);
+        assert_eq!(masters(&saved, true, &[true, false]), [Some(0), Some(FIRST_GROUP), Some(0)]);
         // The second is of another file system: no source for the root.
         saved[2].root_dev = 8;
-        let expected = [Some(FIRST_GROUP + 1), Some(FIRST_GROUP + 2), Some(0)];
+        let expected = [Some(FIRST_GROUP), Some(FIRST_GROUP + 1), Some(0)];
         assert_eq!(masters(&saved, true, &[true, false]), expected);
         // One that nothing is laid out for.
         assert_eq!(masters(&[entry("/one", 0, 1, Some(9))], true, &[]), [Some(0)]);

@@ -327,6 +327,11 @@ pub fn restrict(root: &OwnedFd, mounts: &[&Seen]) -> Result<()> {
 }
 
 impl Mounted {
+    /// Whether something from outside was bound on this destination.
+    pub fn has_bind(&self, destination: &Path) -> bool {
+        self.outside.iter().any(|saved| matches!(&saved.source, Source::Bind(path) if path == destination))
+    }
+
     /// The mounts that have come back with less restrictions than they were saved with. CRIU loses some when several mounts
     /// are of one file system: it takes the flags of one for those of the next.
     pub fn loosened<'a>(&'a self, now: &Self) -> Vec<&'a Seen> {

@@ -67,9 +67,18 @@ impl std::fmt::Display for Init {
     }
 }
 
+/// Whether a signal has stopped the process. One that is gone is not.
+///
+/// # Errors
+/// procfs cannot be read.
+pub fn is_stopped(pid: Pid) -> Result<bool> {
+    Ok(process_stat(pid)?.is_some_and(|stat| stat.stopped))
+}
+
 struct ProcessStat {
     start_time: u64,
     ended: bool,
+    stopped: bool,
 }
 
 /// Reads `/proc/<pid>/stat`, proc_pid_stat(5); None when there is no such process.
@@ -93,8 +102,9 @@ fn process_stat(pid: Pid) -> Result<Option<ProcessStat>> {
 fn parse_stat(text: &[u8]) -> Option<ProcessStat> {
     let name_end = text.iter().rposition(|byte| *byte == b')')?;
     let mut fields = std::str::from_utf8(text.get(name_end + 2..)?).ok()?.split(' ');
-    let ended = matches!(fields.next()?, "Z" | "X");
-    Some(ProcessStat { start_time: fields.nth(18)?.trim_end().parse().ok()?, ended })
+    let state = fields.next()?;
+    let start_time = fields.nth(18)?.trim_end().parse().ok()?;
+    Some(ProcessStat { start_time, ended: matches!(state, "Z" | "X"), stopped: state == "T" })
 }
 
 #[cfg(test)]
@@ -105,7 +115,9 @@ mod tests {
     fn the_name_of_a_process_cannot_forge_its_start_time() {
         let text = b"7 (a) Z 1 (b)) R 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
         let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.start_time, stat.ended), (4711, false));
+        assert_eq!((stat.start_time, stat.ended, stat.stopped), (4711, false, false));
+        let text = b"7 (a) R) T 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        assert!(parse_stat(text).unwrap().stopped);
         assert!(parse_stat(b"7 (a").is_none() && parse_stat(b"").is_none());
     }
 }
