@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault validation bench install lint deny fmt clean
+.PHONY: help setup build man run test test-vm fault without validation bench install lint deny fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -28,6 +28,9 @@ test-vm: build ## the end-to-end tests in a Debian guest: cgroup v2 with every c
 fault: setup ## kill the runtime at each of its system calls, and let each fail: nothing may be left
 	@hack/setup busybox-static
 	TARE_FAULT=all cargo test --package tare --test fault -- --nocapture
+
+without: setup ## the end-to-end tests on tare without openat2, clone3 and others of the newer system calls
+	@hack/without
 
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
 	@hack/setup busybox-static runc crun uidmap

@@ -213,9 +213,13 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "why something was waited for in vain is what it wrote")]
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{} had written:\n{}", self.what, read_lossy(&self.capture.with_extension("err")));
+        }
     }
 }
 

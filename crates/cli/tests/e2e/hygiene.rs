@@ -124,6 +124,38 @@ fn a_broken_state_file_hides_no_other_container() {
     Residue::of(&runtime).assert_none();
 }
 
+/// A state that cannot be decoded, and a process that init has left behind in the host's process table.
+#[test]
+fn what_a_container_with_a_broken_state_has_left_running_is_killed() {
+    let runtime = runtime();
+    known!(runtime, Runc: "refuses and keeps it", Crun: "forgets it (security.md 3)");
+    let bundle = Bundle::script("sleep 1001 & exit").without_namespace("pid");
+    let container = runtime.container(&bundle);
+    container.up();
+    container.wait_for("stopped");
+    assert!(!host::cgroups_with(container.id()).is_empty());
+    fs::write(runtime.root().join(container.id()).join("state.json"), "{ not json").unwrap();
+    container.delete_force().ok();
+    Residue::of(&runtime).assert_none();
+}
+
+/// What cannot be read is not broken: the next delete may read it.
+#[test]
+fn a_state_that_cannot_be_read_is_kept() {
+    let runtime = runtime();
+    known!(runtime, Runc: "the state has another name", Crun: "the same");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.up();
+    let state = runtime.root().join(container.id()).join("state.json");
+    fs::rename(&state, state.with_extension("aside")).unwrap();
+    std::os::unix::fs::symlink("state.aside", &state).unwrap();
+    container.delete_force().fails(&["(ELOOP)"]);
+    fs::rename(state.with_extension("aside"), &state).unwrap();
+    container.is("running");
+    container.delete_force().ok();
+}
+
 #[test]
 fn a_root_that_cannot_be_written_is_refused_cleanly() {
     let runtime = runtime();

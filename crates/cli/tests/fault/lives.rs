@@ -113,10 +113,7 @@ fn bundles(device: Option<&Device>) -> Vec<Bundle> {
     let mut all = vec![
         bundle(),
         Bundle::sleeper(),
-        Bundle::sleeper().edit(|config| {
-            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.retain(|namespace| namespace["type"] != "pid");
-        }),
+        Bundle::sleeper().without_namespace("pid"),
         Bundle::sleeper().hook_script("poststart", "exit 1").hook_script("poststop", "exit 1"),
         Bundle::script("exit 3"),
     ];

@@ -31,7 +31,10 @@ impl Runtime {
             locked => locked?,
         };
         let record = match locked.record() {
-            Err(broken) if force => return self.delete_without_record(id, locked, &broken, deadline),
+            // What could not be read this time may be there the next.
+            Err(broken) if force && broken.errno().is_none() => {
+                return self.delete_without_record(id, locked, &broken, deadline);
+            }
             record => record?,
         };
         let Some(record) = record else {
@@ -62,12 +65,20 @@ impl Runtime {
     /// Deletes a container whose state file cannot be read, as far as the rest of its directory says what it is.
     fn delete_without_record(&self, id: &str, locked: Locked, broken: &Error, deadline: Deadline) -> Result<()> {
         tracing::warn!("{broken}: deleting by what else is known");
-        if let Some(init) = locked.init()? {
-            kill_init(init).and_then(|()| await_end(init, deadline)).at(Step::Remove)?;
-        }
+        let init = locked.init()?;
         let spec = locked.spec()?;
         let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         let location = cgroup::locate(self.cgroup_driver, path, id).at(Step::Remove)?;
+        if let Some(init) = init {
+            // As far as can be told the cgroup is the one that create has made: from elsewhere it may be another's.
+            let cgroup = cgroup::open(&location);
+            let theirs = !init.is_alive().at(Step::Remove)? || cgroup.pids().at(Step::Remove)?.contains(&init.pid);
+            kill_init(init).at(Step::Remove)?;
+            if theirs {
+                cgroup.remove(deadline).at(Step::Remove)?;
+            }
+            await_end(init, deadline).at(Step::Remove)?;
+        }
         delete_unfinished(locked, cgroup::open(&location).as_ref(), &[], deadline)
     }
 }
