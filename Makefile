@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault validation bench install lint deny fmt clean
+.PHONY: help setup build man run test test-vm fault validation clients bench install lint deny fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -32,6 +32,10 @@ fault: setup ## kill the runtime at each of its system calls, and let each fail:
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
 	@hack/setup busybox-static runc crun uidmap
 	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
+
+clients: build ## containerd, Docker, podman, buildah, umoci and CRI with tare, runc and crun, compared with what runc does
+	@hack/setup runc crun
+	@clients/run tare runc crun
 
 bench: build ## time tare beside runc and crun
 	@hack/compare
