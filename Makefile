@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault without validation bench install lint deny fmt clean
+.PHONY: help setup build man run test test-vm fault without validation clients bench install lint deny fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -35,6 +35,10 @@ without: setup ## the end-to-end tests on tare without openat2, clone3 and other
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
 	@hack/setup busybox-static runc crun uidmap
 	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
+
+clients: build ## containerd, Docker, podman, buildah, umoci and CRI with tare, runc and crun, compared with what runc does
+	@hack/setup runc crun
+	@clients/run tare runc crun
 
 bench: build ## time tare beside runc, crun and the floor, into bench/results.json (QUICK=1: a minute, and nothing kept)
 	@hack/bench/run $(if $(QUICK),--quick)
