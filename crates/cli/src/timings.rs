@@ -28,7 +28,8 @@ impl Parent {
         let parts: Vec<&str> = word.split('-').collect();
         let [version, trace, span, flags, ..] = parts[..] else { return None };
         let given = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
-        let known = given && trace.trim_start_matches('0') != "" && span.trim_start_matches('0') != "";
+        let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+        let known = given && !zero(trace) && !zero(span);
         known.then(|| Self { trace: trace.to_owned(), span: span.to_owned(), flags: flags.to_owned() })
     }
 }
@@ -64,8 +65,8 @@ impl Timings {
             Some(Parent { trace, span, flags }) => (trace, Some(span), flags),
             None => (format!("{first:016x}{second:016x}"), None, "01".to_owned()),
         };
-        timing::begin(format!("00-{trace}-{span:016x}-{flags}"));
-        Ok(Some(Self { file, begin: timing::now(), trace, span, parent }))
+        let begin = timing::begin(format!("00-{trace}-{span:016x}-{flags}"));
+        Ok(Some(Self { file, begin, trace, span, parent }))
     }
 
     /// Writes all phases, and the command as what they are part of.

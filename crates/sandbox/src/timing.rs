@@ -66,9 +66,11 @@ pub fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Starts the clock. `traceparent` is what hooks find in their environment: <https://www.w3.org/TR/trace-context/>.
-pub fn begin(traceparent: String) {
-    CLOCK.set(Some(Clock { process: Process::Parent, last: now(), laps: Vec::new(), traceparent }));
+/// Starts the clock, and tells when that was. `traceparent` is what hooks find in their environment: <https://www.w3.org/TR/trace-context/>.
+pub fn begin(traceparent: String) -> u64 {
+    let last = now();
+    CLOCK.set(Some(Clock { process: Process::Parent, last, laps: Vec::new(), traceparent }));
+    last
 }
 
 /// After a fork, in the child: its phases begin here.

@@ -394,7 +394,7 @@ mod tests {
         for kind in 0..=u8::MAX {
             let mut frame = [0xff; FRAME_BYTES];
             frame[0] = kind;
-            assert_eq!(decode(&frame).is_ok(), (1..=11).contains(&kind));
+            assert_eq!(decode(&frame).is_ok(), (1..=12).contains(&kind));
         }
     }
 }
