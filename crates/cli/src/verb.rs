@@ -17,6 +17,9 @@ mod regex;
 mod spec;
 mod update;
 
+/// The verbs by which processes of ours enter a container: see [`Verb::enters_container`].
+pub(crate) const ENTER_CONTAINERS: [&str; 4] = ["create", "run", "exec", "mounts"];
+
 /// Does what a verb asks for; the code is that of the container's process where the verb waits for one.
 ///
 /// # Errors
@@ -84,51 +87,70 @@ impl Verb {
     }
 }
 
+/// Calls something in a stack frame of its own. A frame is as large as all that is inlined into it, and each page of it is touched: a
+/// verb is to pay for itself, not for all others.
+#[inline(never)]
+fn apart<T>(call: impl FnOnce() -> T) -> T {
+    call()
+}
+
 fn call(global: &Global, verb: &Verb) -> Result<u8, Cause> {
     let runtime = match verb {
         // These look at nothing that the flags before the verb describe.
-        Verb::Spec(spec) => return Ok(spec::write(spec).map(|()| 0)?),
-        Verb::Features(_) => return Ok(features().map(|()| 0)?),
-        Verb::Check(check) => return check::write(global, check),
+        Verb::Spec(spec) => return apart(|| Ok(spec::write(spec).map(|()| 0)?)),
+        Verb::Features(_) => return apart(|| Ok(features().map(|()| 0)?)),
+        Verb::Check(check) => return apart(|| check::write(global, check)),
         _ => global.runtime()?,
     };
     let done = match verb {
-        Verb::Create(create) => runtime.create(&create.container.id, &create.container.options()),
-        Verb::Start(start) => runtime.start(&start.id, activation::notify_socket().as_deref()),
+        Verb::Create(create) => apart(|| runtime.create(&create.container.id, &create.container.options())),
+        Verb::Start(start) => apart(|| runtime.start(&start.id, activation::notify_socket().as_deref())),
         Verb::Kill(kill) => {
-            let signal = signal::parse(&kill.signal)?;
-            let send = |id: &str| runtime.kill(id, signal, kill.all);
-            if kill.regex { return Ok(regex::for_each(&runtime, &kill.id, send).map(|()| 0)?) } else { send(&kill.id) }
+            return apart(|| {
+                let signal = signal::parse(&kill.signal)?;
+                for_each(&runtime, kill.regex, &kill.id, |id| runtime.kill(id, signal, kill.all))
+            });
         }
         Verb::Delete(delete) => {
-            let remove = |id: &str| runtime.delete(id, delete.force);
-            if delete.regex {
-                return Ok(regex::for_each(&runtime, &delete.id, remove).map(|()| 0)?);
-            } else {
-                remove(&delete.id)
-            }
+            return apart(|| for_each(&runtime, delete.regex, &delete.id, |id| runtime.delete(id, delete.force)));
         }
-        Verb::Pause(pause) => runtime.pause(&pause.id),
-        Verb::Resume(resume) => runtime.resume(&resume.id),
-        Verb::Update(update) => runtime.update(&update.id, &update.change()?),
-        Verb::Mounts(mounts) => return mounts::change(&runtime, mounts).map(|()| 0),
-        Verb::State(state) => return Ok(self::state(&runtime, &state.id).map(|()| 0)?),
-        Verb::List(list) => return Ok(list::write(&runtime, global, list).map(|()| 0)?),
-        Verb::Ps(ps) => return Ok(ps::write(&runtime, ps).map(|()| 0)?),
-        Verb::Events(events) => return events::write(&runtime, events).map(|()| 0),
+        Verb::Pause(pause) => apart(|| runtime.pause(&pause.id)),
+        Verb::Resume(resume) => apart(|| runtime.resume(&resume.id)),
+        Verb::Update(update) => return apart(|| Ok(runtime.update(&update.id, &update.change()?).map(|()| 0)?)),
+        Verb::Mounts(mounts) => return apart(|| mounts::change(&runtime, mounts).map(|()| 0)),
+        Verb::State(state) => return apart(|| Ok(self::state(&runtime, &state.id).map(|()| 0)?)),
+        Verb::List(list) => return apart(|| Ok(list::write(&runtime, global, list).map(|()| 0)?)),
+        Verb::Ps(ps) => return apart(|| Ok(ps::write(&runtime, ps).map(|()| 0)?)),
+        Verb::Events(events) => return apart(|| events::write(&runtime, events).map(|()| 0)),
         Verb::Run(run) => {
             let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
-            return code(runtime.run(&run.container.id, &run.container.options(), options));
+            return apart(|| code(runtime.run(&run.container.id, &run.container.options(), options)));
         }
-        Verb::Checkpoint(checkpoint) => runtime.checkpoint(&checkpoint.id, &checkpoint.options()?),
+        Verb::Checkpoint(checkpoint) => {
+            return apart(|| Ok(runtime.checkpoint(&checkpoint.id, &checkpoint.options()?).map(|()| 0)?));
+        }
         Verb::Restore(restore) => {
             let run = RunOptions { detach: restore.detach, keep: false, no_subreaper: restore.no_subreaper };
-            return code(runtime.restore(&restore.id, &restore.create_options(), run, &restore.options()?));
+            return apart(|| code(runtime.restore(&restore.id, &restore.create_options(), run, &restore.options()?)));
         }
-        Verb::Exec(exec) => return code(runtime.exec(&exec.id, &exec.options()?)),
+        Verb::Exec(exec) => return apart(|| code(runtime.exec(&exec.id, &exec.options()?))),
         Verb::Spec(_) | Verb::Features(_) | Verb::Check(_) => Ok(()),
     };
     Ok(done.map(|()| 0)?)
+}
+
+/// Does something with the container of this name, or with all whose names match it.
+fn for_each(
+    runtime: &Runtime,
+    is_regex: bool,
+    name: &str,
+    call: impl Fn(&str) -> tare_sandbox::Result<()>,
+) -> Result<u8, Cause> {
+    match is_regex {
+        true => regex::for_each(runtime, name, call)?,
+        false => call(name)?,
+    }
+    Ok(0)
 }
 
 /// The code of a process as ours; the kernel keeps eight bits.
@@ -187,4 +209,27 @@ fn print_json(value: &impl serde::Serialize, end: &str) -> Result<(), String> {
 /// Prints text.
 fn print(text: &str) -> Result<(), String> {
     report::print(text.as_bytes()).map_err(|failure| failure.line())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Invocation, command_tree, parse};
+
+    #[test]
+    fn the_verbs_that_enter_a_container_are_those_that_say_so() {
+        let mut seen = 0;
+        for command in command_tree().get_subcommands() {
+            let name = command.get_name();
+            // As many words as the verb takes.
+            let parsed = (0..4).find_map(|count| {
+                let words = ["tare", name].into_iter().chain(["add", "x", "y"].into_iter().take(count));
+                parse(words.map(Into::into).collect()).ok()
+            });
+            let Some(Invocation::Verb { verb, .. }) = parsed else { panic!("{name} is not a verb") };
+            assert_eq!(verb.enters_container().is_some(), ENTER_CONTAINERS.contains(&name), "{name}");
+            seen += 1;
+        }
+        assert!(seen > 15);
+    }
 }

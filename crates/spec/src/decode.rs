@@ -87,9 +87,16 @@ pub(crate) fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 fn decode<T: DeserializeOwned>(path: &Path, text: &[u8], tolerate: fn(&mut Value)) -> Result<T, Error> {
-    if let Ok(decoded) = serde_json::from_slice(text) {
-        return Ok(decoded);
+    match serde_json::from_slice(text) {
+        Ok(decoded) => Ok(decoded),
+        Err(_) => decode_again(path, text, tolerate),
     }
+}
+
+/// Apart, since a stack frame is as large as all that is inlined into it, and every page of it is touched.
+#[cold]
+#[inline(never)]
+fn decode_again<T: DeserializeOwned>(path: &Path, text: &[u8], tolerate: fn(&mut Value)) -> Result<T, Error> {
     let mut value: Value = serde_json::from_slice(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         Error::Invalid(format!("{}:{line}:{column}: {}", path.display(), plain(&error)))

@@ -248,6 +248,8 @@ impl Runtime {
             .at(Step::Seccomp)?;
         let Ground { locked, cgroup, record, first, late, rootless } =
             self.lay_ground(id, &bundle, &plan, resctrl, deadline)?;
+        // Now: after the fork each page of memory that is given back would first be copied.
+        drop(bundle);
         let around = cgroup.wants_process();
         let place = |stage1| place_in_scope(cgroup.as_ref(), stage1, &first, rootless, plan.cgroup_owner, deadline);
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {

@@ -84,6 +84,8 @@ impl Runtime {
         if let Some(rdt) = rdt.or_else(|| (!record.resctrl.is_empty()).then(LinuxIntelRdt::default)) {
             entry.entrances.extend(intel_rdt::locate(&rdt, &record.id)?.entrances()?);
         }
+        // Now: after the fork each page of memory that is given back would first be copied.
+        drop(spec);
         let asked = Asked {
             place: None,
             rlimits: &rlimits,
