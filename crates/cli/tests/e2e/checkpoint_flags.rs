@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use tare_testkit::{Bundle, Criu, Pty, TempDir, known, skip, wait_until};
 
-use crate::checkpoint::{COUNTER, Saved, count, run, wait_for_count, with_criu};
+use crate::checkpoint::{COUNTER, Saved, count, pids_cgroup, run, wait_for_count, with_criu};
 use crate::runtime;
 
 /// The host's programs in a container.
@@ -199,7 +199,7 @@ fn cgroups_are_treated_as_the_mode_says() {
     for mode in modes {
         let options = ["--manage-cgroups-mode", mode];
         saved.there_and_back(&options, &options);
-        assert!(container.cgroup("pids").ends_with(runtime.cgroup_name(container.id())), "{mode}");
+        assert!(pids_cgroup(&container).ends_with(runtime.cgroup_name(container.id())), "{mode}");
     }
     saved.explain(saved.checkpoint(&[]), "dump.log").ok();
     if runtime.is_tare() {

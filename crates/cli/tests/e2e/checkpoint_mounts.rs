@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use serde_json::json;
-use tare_testkit::{Bundle, Criu, TempDir, known, skip};
+use tare_testkit::{Bundle, Criu, TempDir, host, known, skip};
 
 use crate::checkpoint::{COUNTER, Saved, count, run, wait_for_count, with_criu};
 use crate::runtime;
@@ -63,13 +63,20 @@ fn what_is_mounted_below_a_bind_mounts_source_comes_back() {
     let below = below.to_str().unwrap();
     assert!(Command::new("mount").args(["-t", "tmpfs", "none", below]).status().unwrap().success());
     fs::write(dir.join("below/deep"), "deep").unwrap();
-    let bundle = Bundle::script(COUNTER).bind(dir.path(), "/tree", &["rbind", "rw"]);
+    // Linux 6.3 maps the ids of a tmpfs.
+    let maps = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+    let (mapped, options) = if host::kernel() >= (6, 3) { (maps, "ridmap") } else { (json!(null), "ro") };
+    let bundle = Bundle::script(COUNTER).bind(dir.path(), "/tree", &["rbind", "rw"]).mount(
+        json!({"type": "bind", "source": dir.path(), "destination": "/mapped", "options": ["rbind", options],
+            "uidMappings": mapped, "gidMappings": mapped}),
+    );
     let container = runtime.container(&bundle);
     let result = std::panic::catch_unwind(|| {
         run(&container);
         wait_for_count(&container, 1);
         Saved::new(&runtime, &container, criu).there_and_back(&[], &[]);
-        assert_eq!(container.shell("cat /tree/file /tree/below/deep"), "treedeep");
+        let files = "cat /tree/file /tree/below/deep /mapped/file /mapped/below/deep";
+        assert_eq!(container.shell(files), "treedeeptreedeep");
         container.delete_force().ok();
     });
     assert!(Command::new("umount").arg(below).status().unwrap().success());

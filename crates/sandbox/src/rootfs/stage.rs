@@ -93,21 +93,30 @@ impl Stage<'_> {
         // What is cloned is in place before the directory for it is covered.
         let purpose = |outside: &Outside| format!("what is to be mounted on {:?}", outside.mount_point);
         let parts = self.saved.outside.iter().map(|outside| self.clone_part(outside).during(|| purpose(outside)));
-        let mut parts = parts.collect::<Result<Vec<_>>>()?;
+        let parts = parts.collect::<Result<Vec<_>>>()?;
         mount(Some("tmpfs"), self.directory, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=711"))
             .call(|| format!("mount(\"tmpfs\", {:?})", self.directory))?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let stage = open(self.directory, flags, Mode::empty()).call(|| format!("open({:?})", self.directory))?;
         attach(&stage, ROOT, &root)?;
-        for (index, (part, outside)) in parts.iter_mut().zip(&self.saved.outside).enumerate() {
-            if let Source::Below { path, .. } = &outside.source {
-                attach(&stage, &format!("{index}.above"), part)?;
-                // Only now can it be copied: before Linux 6.15 what is attached nowhere cannot.
-                *part = clone_below(part, path).during(|| purpose(outside))?;
+        for (index, part) in parts.iter().enumerate() {
+            if let Some(part) = part {
+                attach(&stage, &index.to_string(), part)?;
             }
-            attach(&stage, &index.to_string(), part)?;
         }
-        Laid::look(&root, &parts)
+        // Only now, out of what is attached: before Linux 6.15 other mounts cannot be copied.
+        let mut all = Vec::with_capacity(parts.len());
+        for (index, (part, outside)) in parts.iter().zip(&self.saved.outside).enumerate() {
+            all.push(match part {
+                Some(part) => part.try_clone().call(|| "dup")?,
+                None => {
+                    let part = self.clone_below(outside, &parts).during(|| purpose(outside))?;
+                    attach(&stage, &index.to_string(), &part)?;
+                    part
+                }
+            });
+        }
+        Laid::look(&root, &all)
     }
 
     fn clone_root(&self) -> Result<OwnedFd> {
@@ -121,21 +130,15 @@ impl Stage<'_> {
         open_tree_clone(root.as_fd(), Recursion::Tree).call(|| format!("open_tree({path:?})"))
     }
 
-    fn clone_part(&self, outside: &Outside) -> Result<OwnedFd> {
+    /// None: a part of another.
+    fn clone_part(&self, outside: &Outside) -> Result<Option<OwnedFd>> {
         match &outside.source {
             Source::Bind(destination) => {
                 let (tree, plan) = self.clone_bind(destination)?;
                 bind::set_attributes(plan, tree.as_fd())?;
                 Ok(tree)
             }
-            // For now what it is below.
-            Source::Below { destination, .. } => {
-                let (tree, plan) = self.clone_bind(destination)?;
-                if !plan.recursive_attrs.is_empty() {
-                    bind::set_attributes(plan, tree.as_fd())?;
-                }
-                Ok(tree)
-            }
+            Source::Below { .. } => return Ok(None),
             Source::Cgroup(hierarchy) => {
                 let found = self.cgroup.iter().find(|directory| directory.hierarchy == *hierarchy);
                 let directory =
@@ -145,6 +148,22 @@ impl Stage<'_> {
             Source::Null => mask::open_null(),
             Source::Device(path) => clone_device(path),
         }
+        .map(Some)
+    }
+
+    /// What is mounted below the source of a bind mount, out of that one, whose recursive attributes it has.
+    fn clone_below(&self, outside: &Outside, parts: &[Option<OwnedFd>]) -> Result<OwnedFd> {
+        let Source::Below { destination, path } = &outside.source else {
+            return Err(Error::Refused("nothing is laid out for it".into()));
+        };
+        let of_bind = self.saved.outside.iter().zip(parts).find_map(|(above, part)| match &above.source {
+            Source::Bind(found) if found == destination => part.as_ref(),
+            _ => None,
+        });
+        let tree =
+            of_bind.ok_or_else(|| Error::Refused(format!("the checkpoint has no bind mount on {destination:?}")))?;
+        let below = tree::open(tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
+        open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
     }
 
     fn clone_bind(&self, destination: &Path) -> Result<(OwnedFd, &MountPlan)> {
@@ -159,12 +178,6 @@ impl Stage<'_> {
         let tree = tree.ok_or_else(|| Error::Refused("not a bind mount".into()))?;
         Ok((tree, plan))
     }
-}
-
-/// The mount at `path` in an attached tree.
-fn clone_below(tree: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    let below = tree::open(tree, path, Leaf::File, Links::Refuse).call(|| format!("openat2({path:?})"))?;
-    open_tree_clone(below.as_fd(), Recursion::Top).call(|| format!("open_tree({path:?})"))
 }
 
 /// The host's node of a device.
