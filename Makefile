@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault without validation clients bench install lint deny fmt clean
+.PHONY: help setup build man run test test-vm fault without validation clients bench install dist deb lint deny fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -53,6 +53,12 @@ install: build man ## install tare to $(PREFIX)/sbin, its man pages and shell co
 	install -D -m 0644 target/documents/completions/tare.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tare
 	install -D -m 0644 target/documents/completions/_tare $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tare
 	install -D -m 0644 target/documents/completions/tare.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tare.fish
+
+dist: setup ## the release tarball of what is committed, reproducible: target/dist/tare-VERSION-TRIPLE.tar.gz
+	@hack/dist
+
+deb: setup ## the same as a Debian package: target/dist/tare_VERSION_ARCH.deb
+	@hack/dist --deb
 
 lint: setup ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -46,6 +46,29 @@ fn a_device_of_the_config_wins_over_a_default_one() {
     assert_eq!(runtime.run(&bundle).ok().lines(), ["1:7 600 3:4", "1:5 666 0:0"]);
 }
 
+/// docker run -v /dev/zero:/dev/null, and --device of what a -v brings along: the host's nodes were given the container's owner.
+#[test]
+fn what_a_mount_put_in_the_place_of_a_device_is_left_as_it_is() {
+    use std::os::unix::fs::MetadataExt;
+    let runtime = runtime();
+    let bundle = Bundle::script("stat -c '%n %t:%T %a %u:%g' /dev/null /dev/mine/full");
+    let host = bundle.path().join("host");
+    std::fs::create_dir(&host).unwrap();
+    let full = host.join("full");
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o640);
+    let made = nix::sys::stat::mknod(&full, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 7));
+    made.unwrap();
+    std::os::unix::fs::chown(&full, Some(5), Some(6)).unwrap();
+    let devices =
+        json!([{"path": "/dev/mine/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o666, "uid": 0, "gid": 0}]);
+    let bundle =
+        bundle.bind(&host, "/dev/mine", &["rbind"]).bind(&full, "/dev/null", &["bind"]).set("/linux/devices", devices);
+    let output = runtime.run(&bundle);
+    let after = std::fs::metadata(&full).unwrap();
+    assert_eq!((after.mode() & 0o7777, after.uid(), after.gid()), (0o640, 5, 6));
+    assert_eq!(output.ok().lines(), ["/dev/null 1:7 640 5:6", "/dev/mine/full 1:7 640 5:6"]);
+}
+
 #[test]
 fn of_two_devices_on_one_path_that_differ_the_second_is_refused() {
     let runtime = runtime();

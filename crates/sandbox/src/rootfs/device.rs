@@ -22,7 +22,7 @@ use super::{Root, file_type};
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::clean;
 use crate::sys::mount::move_mount;
-use crate::sys::path::fchmod_path;
+use crate::sys::path::{fchmod_path, identity, is_mount_root};
 use crate::{Error, Result};
 
 /// How devices come into the container.
@@ -127,12 +127,26 @@ impl Root {
             match mknodat(parent, name, device.kind, device.mode, number) {
                 // Without a umask, in an empty directory of our own: as asked for.
                 Ok(()) if is_new && device.owner == (0, 0) => return Ok(()),
-                Ok(()) | Err(Errno::EEXIST) => return device.verify(parent, name),
+                Ok(()) => return device.verify(parent, name),
+                Err(Errno::EEXIST) => {
+                    return if self.is_mounted(dev, parent, name)? {
+                        device.accept(parent, name)
+                    } else {
+                        device.verify(parent, name)
+                    };
+                }
                 Err(Errno::EPERM) => {}
                 Err(errno) => return Err(Error::call(format!("mknodat({:?})", device.path), errno)),
             }
         }
         device.bind(parent, name)
+    }
+
+    /// Whether what has this name came with a mount of the configuration, other than the one on /dev: it is the host's then.
+    fn is_mounted(&self, dev: &OwnedFd, parent: &OwnedFd, name: &OsStr) -> Result<bool> {
+        let mount_of = |fd: &OwnedFd| -> Result<u64> { Ok(identity(fd.as_fd()).call(|| "statx")?.mount) };
+        let mount = mount_of(&open_name(parent, name)?)?;
+        Ok(mount != mount_of(dev)? && mount != mount_of(&self.fd)?)
     }
 
     /// Makes the links `fd`, `stdin`, `stdout`, `stderr`, `core` (where the host has /proc/kcore) and `ptmx` in /dev. What
@@ -259,6 +273,16 @@ impl Device {
         Error::Refused(format!("what is there is not the device {major}:{minor}"))
     }
 
+    /// Takes what a mount put there as it is. In a directory of the mount it has to be the device; what is mounted on the
+    /// very path may be anything, which is how one device is put in the place of another.
+    fn accept(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
+        let node = open_name(parent, name)?;
+        if self.is(&fstat(&node).call(|| "fstat")?) || is_mount_root(node.as_fd()).call(|| "statx")? {
+            return Ok(());
+        }
+        Err(self.not_it())
+    }
+
     /// Sees that `name` is the device, whoever made it, and gives it its mode and owner.
     fn verify(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
         let right =
@@ -271,8 +295,7 @@ impl Device {
             return Ok(());
         }
         // By an fd from here on: the name may be swapped at any time.
-        let node = openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-            .call(|| "openat")?;
+        let node = open_name(parent, name)?;
         if !self.is(&fstat(&node).call(|| "fstat")?) {
             return Err(self.not_it());
         }
@@ -299,6 +322,10 @@ impl Device {
         let target = open_or_make_file(parent, name)?;
         move_mount(tree.as_fd(), target.as_fd()).call(|| format!("move_mount({:?})", self.path))
     }
+}
+
+fn open_name(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).call(|| "openat")
 }
 
 fn chmod_by_host_proc(node: &OwnedFd, mode: Mode) -> Result<()> {
