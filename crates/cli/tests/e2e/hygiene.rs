@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tare_testkit::{Bundle, Residue, TempDir, host, known, wait_until};
+use tare_testkit::{Bundle, Criu, Residue, TempDir, host, known, skip, wait_until};
 
+use crate::checkpoint::{self, COUNTER, Saved, with_criu};
 use crate::{runtime, words};
 
 #[test]
@@ -124,6 +125,22 @@ fn a_broken_state_file_hides_no_other_container() {
     Residue::of(&runtime).assert_none();
 }
 
+/// Room for the container's directory and one file.
+#[test]
+fn a_root_that_is_full_is_refused_cleanly_and_nothing_is_left_in_it() {
+    let runtime = runtime();
+    let dir = TempDir::new("full");
+    let bundle = Bundle::new();
+    bundle.write();
+    let mount = format!("mount -t tmpfs -o nr_inodes=4 none {}", dir.path().display());
+    let script = format!("{mount} && {{ \"$@\"; code=$?; ls -A {}; exit $code; }}", dir.join("root").display());
+    let create = runtime.bare().arg("--root").arg(dir.join("root")).args(["create", "--bundle"]);
+    let create = create.arg(bundle.path()).arg(runtime.id("c")).through_shell(&script);
+    let output = create.through_shell("exec unshare --mount --propagation private \"$@\"").run();
+    let output = output.fails(&["no space", "failed to write", "unable to store"]);
+    assert!(!runtime.is_tare() || (output.stdout.is_empty() && output.stderr.lines().count() == 1), "{output}");
+}
+
 /// A state that cannot be decoded, and a process that init has left behind in the host's process table.
 #[test]
 fn what_a_container_with_a_broken_state_has_left_running_is_killed() {
@@ -221,4 +238,38 @@ fn a_fork_bomb_is_held_and_deleted() {
     container.delete_force().ok();
     let _ = running.wait();
     container.is("none");
+}
+
+/// CRIU is not killed with the runtime: half way through it would leave its code in the container's processes. Nobody answers it
+/// any more, so it takes back what it has done, and ends.
+#[test]
+fn a_checkpoint_that_is_killed_leaves_no_criu_and_a_container_that_can_be_deleted() {
+    let (runtime, criu) = with_criu!();
+    known!(runtime, Runc: "not what is tried here");
+    let bundle = Bundle::script(COUNTER);
+    for moment in ["inventory.img", "core-1.img", "pstree.img", "dump.log"] {
+        let container = runtime.container(&bundle);
+        checkpoint::run(&container);
+        let saved = Saved::new(&runtime, &container, criu);
+        let checkpoint = saved.verb("checkpoint").arg(container.id()).spawn();
+        let pid = checkpoint.pid();
+        let children = move || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let mut ours = String::new();
+        wait_until(moment, || {
+            ours = children();
+            saved.images.join(moment).exists() || ours.is_empty() && saved.images.join("dump.log").exists()
+        });
+        checkpoint.signal(Signal::KILL);
+        drop(checkpoint);
+        let ours: Vec<i32> = ours.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        wait_until("CRIU has ended", || ours.iter().all(|&pid| !host::is_alive(pid)));
+        match container.status().as_str() {
+            "running" => checkpoint::wait_for_count(&container, checkpoint::count(&container)),
+            // All was saved.
+            status => assert_eq!(status, "stopped", "{moment}"),
+        }
+        container.delete_force().ok();
+        fs::remove_dir_all(&saved.images).unwrap();
+        Residue::of(&runtime).assert_none();
+    }
 }

@@ -127,8 +127,10 @@ impl Runtime {
             restore.run(&program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
+        // CRIU has taken what time it took.
+        let after = self.deadline(TO_MAKE);
         let limited = restored.and_then(|init| {
-            create::limit_late(cgroup.as_ref(), late, deadline).map(|()| init).inspect_err(|_| end_child(init))
+            create::limit_late(cgroup.as_ref(), late, after).map(|()| init).inspect_err(|_| end_child(init))
         });
         match limited {
             Ok(init) => Ok(Back { locked, cgroup, plan, record, init, ptmx: terminal.own, notify }),
