@@ -219,9 +219,9 @@ impl Runtime {
         deadline: Deadline,
     ) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
-        crate::store::check_id(id)?;
         // What cannot be killed by a handle must not be made: under a filter without the call nobody could delete it.
         drop(pidfd_open(Pid::this()).call(|| "pidfd_open(self)")?);
+        crate::store::check_id(id)?;
         let (bundle, plan) = self.plan(id, options).at(Step::Plan)?;
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
