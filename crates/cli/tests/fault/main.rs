@@ -56,6 +56,11 @@ tests! {
 }
 
 #[test]
+fn what_could_not_be_deleted_is_not_made() {
+    trial::not_made_without(Sysno::pidfd_open);
+}
+
+#[test]
 fn lives_with_faults() {
     lives::each_life();
 }

@@ -255,6 +255,23 @@ pub(crate) fn check_failure(code: i32, output: &Output, why: &str) {
     );
 }
 
+/// A container that asks for nothing is not made on a kernel without a call that deleting it takes.
+pub(crate) fn not_made_without(call: Sysno) {
+    let runtime = Runtime::from_env(env!("CARGO_BIN_EXE_tare"));
+    known!(runtime, Runc: "not what is tried here", Crun: "the same", Youki: "the same");
+    if !tare_testkit::host::is_root() {
+        skip!("makes containers as root");
+    }
+    let bundle = Bundle::sleeper();
+    for verb in [Verb::Create, Verb::Run] {
+        let container = runtime.container(&bundle);
+        let (output, _) = follow(verb, &container, Which::Each(call, Errno::ENOSYS));
+        let output = output.fails(&["(ENOSYS)"]);
+        check_failure(verb.failure(), &output, call.name());
+        container.is("none");
+    }
+}
+
 /// A container's life on a kernel, or under a filter of system calls, that does not have `call`: each verb does what it is
 /// for all the same, but for those that are named here, which say so.
 pub(crate) fn without(call: Sysno, refused: &[Verb]) {

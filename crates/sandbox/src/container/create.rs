@@ -230,6 +230,8 @@ impl Runtime {
         deadline: Deadline,
     ) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
+        // What cannot be killed by a handle must not be made: under a filter without the call nobody could delete it.
+        drop(pidfd_open(Pid::this()).call(|| "pidfd_open(self)")?);
         crate::store::check_id(id)?;
         let (bundle, mut plan) = self.plan(id, options).at(Step::Plan)?;
         if options.notify_socket.is_some() {
