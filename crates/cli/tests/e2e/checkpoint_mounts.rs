@@ -66,10 +66,10 @@ fn what_is_mounted_below_a_bind_mounts_source_comes_back() {
     // Linux 6.3 maps the ids of a tmpfs.
     let maps = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
     let (mapped, options) = if host::kernel() >= (6, 3) { (maps, "ridmap") } else { (json!(null), "ro") };
-    let bundle = Bundle::script(COUNTER).bind(dir.path(), "/tree", &["rbind", "rw"]).mount(
-        json!({"type": "bind", "source": dir.path(), "destination": "/mapped", "options": ["rbind", options],
-            "uidMappings": mapped, "gidMappings": mapped}),
-    );
+    let bundle = Bundle::script(COUNTER)
+        .bind(dir.path(), "/tree", &["rbind", "rw"])
+        .mount(json!({"type": "bind", "source": dir.path(), "destination": "/mapped", "options": ["rbind", options],
+            "uidMappings": mapped, "gidMappings": mapped}));
     let container = runtime.container(&bundle);
     let result = std::panic::catch_unwind(|| {
         run(&container);
