@@ -44,6 +44,7 @@ fn check(runtime: &Runtime, output: Output) {
 #[test]
 fn of_a_hundred_creates_of_one_name_one_wins_and_the_others_refuse() {
     let runtime = crate::runtime();
+    known!(runtime, Runc "1.1.": "a create that loses removes, now and then, the cgroup of the one that wins");
     let bundle = Bundle::sleeper();
     let shared = Shared::new(&runtime, &bundle);
     let id = runtime.id("one");
