@@ -31,7 +31,7 @@ fn prefix() -> String {
 impl Runtime {
     pub(crate) fn new(path: PathBuf, directory: &std::path::Path) -> Done<Self> {
         let name = path.file_name().ok_or("a runtime is a path")?.to_string_lossy().into_owned();
-        let root = directory.join(format!("state-{name}"));
+        let root = directory.join("state").join(&name);
         Ok(Self { path, name, root })
     }
 

@@ -18,6 +18,10 @@ use crate::store::{Init, Locked, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::{Error, Result, hook, intel_rdt, timing};
 
+/// How long a killed init may take to end before its cgroup is looked at. With it go all in its pid namespace, and the cgroup is empty
+/// then, mostly. Else `cgroup.events` is waited for, of which the kernel tells once in ten milliseconds (`CGROUP_FILE_NOTIFY_MIN_INTV`).
+const AT_ONCE: Duration = Duration::from_millis(10);
+
 impl Runtime {
     /// Removes a stopped container, or one that was never started; with `force` kills it first, and an unknown one is no
     /// error.
@@ -58,6 +62,8 @@ impl Runtime {
             }
         }
         kill_init(init).at(Step::Remove)?;
+        // Not to be waited for any longer: it may be frozen, and dies when its cgroup is seen to.
+        let _may_be_late = await_end(init, deadline.sooner(AT_ONCE));
         let hooks = if record.hooks.poststop { poststop_hooks(&locked)? } else { Vec::new() };
         remove(locked, Some(init), cgroup.as_ref(), &hooks, &record, deadline)
     }
