@@ -265,8 +265,8 @@ fn a_checkpoint_that_is_killed_leaves_no_criu_and_a_container_that_can_be_delete
         wait_until("CRIU has ended", || ours.iter().all(|&pid| !host::is_alive(pid)));
         match container.status().as_str() {
             "running" => checkpoint::wait_for_count(&container, checkpoint::count(&container)),
-            // All was saved.
-            status => assert_eq!(status, "stopped", "{moment}"),
+            // All was saved; and if the signal came too late, tare had removed the container.
+            status => assert!(matches!(status, "stopped" | "none"), "{moment}: {status}"),
         }
         container.delete_force().ok();
         fs::remove_dir_all(&saved.images).unwrap();
