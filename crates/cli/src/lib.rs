@@ -41,10 +41,6 @@ pub fn understands<'a>(words: impl Iterator<Item = &'a str>) -> bool {
 }
 
 fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Failure> {
-    // Most likely one of those: then the flags are read once, after the program has executed itself. A failure is told below, where it
-    // is known whose it is.
-    let may_enter = argv.iter().any(|word| verb::ENTER_CONTAINERS.iter().any(|verb| word == verb));
-    let is_sealed = may_enter && tare_sandbox::seal::ensure().is_ok();
     let (global, verb) = match args::parse(argv)? {
         Invocation::Text(text) => {
             report::print(text.as_bytes())?;
@@ -53,7 +49,7 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
         Invocation::Verb { global, verb } => (global, *verb),
     };
     if let Some(preserved) = verb.enters_container() {
-        protect(is_sealed, preserved).map_err(|error| verb.failed(error).in_log_of(&global))?;
+        protect(preserved).map_err(|error| verb.failed(error).in_log_of(&global))?;
     } else if verb.executes_others() {
         let closed = tare_sandbox::sys::fd::cloexec_from(3).call(|| "close_range(CLOEXEC)");
         closed.map_err(|error: tare_sandbox::Error| verb.failed(error).in_log_of(&global))?;
@@ -70,10 +66,8 @@ fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Fai
 
 /// Before anything of a container is touched: nothing of ours can be written from inside one, and no descriptor of our
 /// caller's, but those that are to be preserved, gets there or into a hook.
-fn protect(is_sealed: bool, preserved_fds: u32) -> tare_sandbox::Result<()> {
-    if !is_sealed {
-        tare_sandbox::seal::ensure()?;
-    }
+fn protect(preserved_fds: u32) -> tare_sandbox::Result<()> {
+    tare_sandbox::seal::ensure()?;
     for number in (3..).take(usize::try_from(preserved_fds).unwrap_or(usize::MAX)) {
         // Before any descriptor of ours has a number.
         tare_sandbox::sys::fd::inherit(number)

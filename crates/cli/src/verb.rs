@@ -17,9 +17,6 @@ mod regex;
 mod spec;
 mod update;
 
-/// The verbs by which processes of ours enter a container: see [`Verb::enters_container`].
-pub(crate) const ENTER_CONTAINERS: [&str; 4] = ["create", "run", "exec", "mounts"];
-
 /// Does what a verb asks for; the code is that of the container's process where the verb waits for one.
 ///
 /// # Errors
@@ -218,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_verbs_that_enter_a_container_are_those_that_say_so() {
-        let mut seen = 0;
+        let mut enter = Vec::new();
         for command in command_tree().get_subcommands() {
             let name = command.get_name();
             // As many words as the verb takes.
@@ -227,9 +224,11 @@ mod tests {
                 parse(words.map(Into::into).collect()).ok()
             });
             let Some(Invocation::Verb { verb, .. }) = parsed else { panic!("{name} is not a verb") };
-            assert_eq!(verb.enters_container().is_some(), ENTER_CONTAINERS.contains(&name), "{name}");
-            seen += 1;
+            if verb.enters_container().is_some() {
+                enter.push(name.to_owned());
+            }
         }
-        assert!(seen > 15);
+        enter.sort();
+        assert_eq!(enter, ["create", "exec", "mounts", "run"]);
     }
 }

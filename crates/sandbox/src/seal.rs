@@ -2,10 +2,10 @@
 //!
 //! A process of a container can reach the file behind `/proc/<pid>/exe` of the runtime's own processes, or be told to
 //! execute `/proc/self/exe` (CVE-2019-5736), keep it open, and write to it later: the next container would run the
-//! attacker's code as root on the host. So `create`, `run` and `exec` first execute themselves again from where no write
-//! can go: a read-only mount of the binary that belongs to no mount namespace any more, so nobody can make it writable
-//! again. No byte is copied. Where such a mount is not allowed, a sealed copy in memory serves. docs/sealed-self.md has the
-//! threats, and what was weighed.
+//! attacker's code as root on the host. So `create`, `run` and `exec` first exchange the file that they run for the same on
+//! a read-only mount that belongs to no mount namespace any more: nobody can make that writable again, and nothing of the host's
+//! is left in the process. No byte is copied, nothing is executed again. Where that is not allowed, they execute a sealed
+//! copy in memory. docs/sealed-self.md has the threats, and what was weighed.
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -13,35 +13,36 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::mount::MsFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use nix::sys::statfs::statfs;
-use nix::sys::statvfs::FsFlags;
 
 use crate::error::CallContext;
+use crate::sys::exe::exchange;
 use crate::sys::exec::execveat;
 use crate::sys::mount::{MountAttr, Recursion, mount_setattr, open_tree_clone_host};
 use crate::{Error, Result};
 
 const SELF: &str = "/proc/self/exe";
 
-/// Returns when the program runs from where nobody can write; else executes itself again from there.
+/// Returns when the program runs from where nobody can write. It is moved there while it runs; where that is not to be had it
+/// executes itself again, from a copy.
 ///
 /// # Errors
 /// It cannot be protected: then no container may be touched.
 pub fn ensure() -> Result<()> {
-    if is_sealed()? {
+    match read_only_mount(c"/proc/self/exe").and_then(|mount| exchange(reopened(&mount)?.as_fd())) {
+        Ok(()) => return Ok(()),
+        // A user namespace or a seccomp filter around us forbids mounts, or what the exchange needs; or this is the copy.
+        Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL | Errno::EBUSY | Errno::ENOEXEC) => (),
+        Err(errno) => return Err(Error::call(format!("exchange of {SELF:?}"), errno)),
+    }
+    if is_sealed_copy()? {
         return Ok(());
     }
-    let sealed = match read_only_mount(c"/proc/self/exe") {
-        // Else the program that is executed would not know itself again, and do the same for ever: it was unlinked.
-        Ok(mount) if is_nowhere(&path_of(&mount))? => mount,
-        Ok(_) => sealed_copy()?,
-        // A user namespace or a seccomp filter around us forbids mounts.
-        Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL) => sealed_copy()?,
-        Err(errno) => return Err(Error::call(format!("open_tree({SELF:?})"), errno)),
-    };
+    let copy = sealed_copy()?;
     let c_string = |string: OsString| CString::new(string.into_vec()).unwrap_or_default();
     let argv: Vec<CString> = std::env::args_os().map(c_string).collect();
     let envp: Vec<CString> = std::env::vars_os()
@@ -51,20 +52,13 @@ pub fn ensure() -> Result<()> {
             c_string(name)
         })
         .collect();
-    Err(Error::call("execveat(sealed self)", execveat(sealed.as_fd(), &argv, &envp)))
+    Err(Error::call("execveat(sealed self)", execveat(copy.as_fd(), &argv, &envp)))
 }
 
-/// A read-only mount of our own, or a memory file that was sealed against writing.
-fn is_sealed() -> Result<bool> {
-    // statfs(2) reports the flags of the mount through which the file was opened for execution.
-    let mounted = statfs(SELF).call(|| format!("statfs({SELF:?})"))?;
-    // A read-only mount of the host's will not do: it is made writable for the next upgrade, and what a container opened
-    // before is writable then.
-    if mounted.flags().contains(FsFlags::ST_RDONLY) && is_nowhere(SELF)? {
-        return Ok(true);
-    }
+/// Whether this is a memory file that was sealed against writing.
+fn is_sealed_copy() -> Result<bool> {
     const TMPFS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::TMPFS_MAGIC;
-    if mounted.filesystem_type() != TMPFS_MAGIC {
+    if statfs(SELF).call(|| format!("statfs({SELF:?})"))?.filesystem_type() != TMPFS_MAGIC {
         return Ok(false);
     }
     let own = File::open(SELF).call(|| format!("open({SELF:?})"))?;
@@ -76,11 +70,9 @@ fn path_of(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Whether a file is the root of a mount that is attached nowhere: the path to it is then `/`, which is no file
-/// anywhere else.
-fn is_nowhere(link: &str) -> Result<bool> {
-    let target = std::fs::read_link(link).call(|| format!("readlink({link:?})"))?;
-    Ok(target.as_os_str() == "/")
+/// For reading what `file` is no more than a handle of.
+fn reopened(file: &OwnedFd) -> nix::Result<OwnedFd> {
+    open(path_of(file).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 fn read_only_mount(program: &CStr) -> nix::Result<OwnedFd> {
@@ -137,7 +129,6 @@ mod tests {
         open_tree_clone(control.as_fd(), Recursion::Top).unwrap();
         let handle = held(read_only_mount(&name).unwrap());
         let path = path_of(&handle);
-        assert!(is_nowhere(&path).unwrap());
         // By root, with all that a container could be given: nothing of it is for what belongs to no namespace.
         let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
         for result in [
@@ -150,8 +141,6 @@ mod tests {
         let written = File::options().write(true).open(&path);
         std::fs::remove_file(&program).unwrap();
         assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EROFS));
-        // The file has gone, and with it the place that the mount is known by.
-        assert!(!is_nowhere(&path).unwrap());
     }
 
     #[test]
@@ -170,8 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_the_host_is_not_sealed_whatever_its_mount_is() {
-        assert!(!is_sealed().unwrap());
-        assert!(!is_nowhere(SELF).unwrap());
+    fn a_program_of_the_host_is_no_sealed_copy() {
+        assert!(!is_sealed_copy().unwrap());
     }
 }

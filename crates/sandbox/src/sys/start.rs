@@ -1,8 +1,7 @@
 //! The first moment of the program, in place of std's.
 //!
 //! std prepares for what this program does not do: it measures the stack of the main thread and sets up another one, to say by name that
-//! it overflowed. That is some twenty system calls, and twice so in a command that executes itself sealed. What is needed of it is
-//! here: standard descriptors that are open, and an error instead of death where a reader has gone.
+//! it overflowed. That is some twenty system calls. What is needed of it is here: standard descriptors that are open, and an error instead of death where a reader has gone.
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
 

@@ -37,15 +37,22 @@ impl Program {
         assert!(self.contents == fs::read(&self.path).unwrap(), "{} has changed", self.path.display());
     }
 
-    /// Opens what a link of /proc names as an attacker would: a handle first, for writing when nothing executes it any
-    /// more. No ETXTBSY guards it then: it must be another file, or one that cannot be written to.
-    fn assert_out_of_reach(&self, link: &str, end: impl FnOnce()) {
-        let held = fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(link).unwrap();
+    /// Opens what a process executes, and each file that it has mapped, as an attacker would: a handle first, for writing
+    /// when nothing executes it any more. No ETXTBSY guards it then: it must be another file, or one that cannot be
+    /// written to.
+    fn assert_out_of_reach(&self, pid: impl std::fmt::Display, end: impl FnOnce()) {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let mapped = fs::read_dir(process.join("map_files")).unwrap().map(|entry| entry.unwrap().path());
+        let handle = |link| fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(link).unwrap();
+        let held: Vec<fs::File> = mapped.chain([process.join("exe")]).map(handle).collect();
+        assert!(held.len() > 1, "{} has nothing mapped", process.display());
         end();
-        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
-        if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
-            let metadata = file.metadata().unwrap();
-            assert!(self.inode != (metadata.dev(), metadata.ino()), "the host's binary can be written to");
+        for held in held {
+            let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+            if let Ok(file) = fs::OpenOptions::new().write(true).open(path) {
+                let metadata = file.metadata().unwrap();
+                assert!(self.inode != (metadata.dev(), metadata.ino()), "the host's binary can be written to");
+            }
         }
         self.assert_unchanged();
     }
@@ -91,7 +98,7 @@ fn cve_2019_5736_the_program_of_a_created_init_cannot_be_written() {
     let bundle = Bundle::sleeper();
     let container = runtime.container(&bundle);
     container.create().ok();
-    Program::of(&runtime).assert_out_of_reach(&format!("/proc/{}/exe", container.pid()), || {
+    Program::of(&runtime).assert_out_of_reach(container.pid(), || {
         container.kill("KILL").ok();
         container.wait_for("stopped");
     });
@@ -143,7 +150,7 @@ fn cve_2019_5736_the_program_of_a_foreground_run_cannot_be_written() {
     let container = runtime.container(&bundle);
     let running = container.spawn();
     container.wait_for("running");
-    Program::of(&runtime).assert_out_of_reach(&format!("/proc/{}/exe", running.pid()), || {
+    Program::of(&runtime).assert_out_of_reach(running.pid(), || {
         container.kill("KILL").ok();
         let _ = running.wait();
     });
@@ -156,8 +163,7 @@ fn cve_2019_5736_the_program_of_a_users_container_cannot_be_written() {
     let bundle = Bundle::sleeper().rootless(USER);
     let container = runtime.container(&bundle);
     container.create().ok();
-    let link = format!("/proc/{}/exe", container.pid());
-    Program::of(&runtime).assert_out_of_reach(&link, || {
+    Program::of(&runtime).assert_out_of_reach(container.pid(), || {
         container.kill("KILL").ok();
         container.wait_for("stopped");
     });
@@ -190,9 +196,9 @@ fn cve_2019_5736_a_read_only_mount_of_the_host_is_not_relied_on() {
     container.delete_force().ok();
 }
 
-/// What the protection costs: nothing for a command that starts nothing, and no copy for one that does.
+/// What the protection costs: nothing for a command that starts nothing, and for one that does no copy and no execution of it.
 #[test]
-fn cve_2019_5736_only_what_enters_a_container_is_executed_again_and_never_copied() {
+fn cve_2019_5736_only_what_enters_a_container_is_sealed_and_without_a_copy() {
     if std::process::Command::new("strace").arg("--version").output().is_err() {
         skip!("there is no strace");
     }
@@ -203,19 +209,47 @@ fn cve_2019_5736_only_what_enters_a_container_is_executed_again_and_never_copied
     let (dir, bundle) = (TempDir::new("trace"), Bundle::sleeper());
     let container = runtime.container(&bundle);
     let trace = |invocation: Invocation| {
-        let script = "exec strace -e trace=execve,execveat,open_tree,memfd_create -o trace \"$@\"";
+        let script = "exec strace -e trace=execve,execveat,open_tree,memfd_create,prctl -o trace \"$@\"";
         invocation.through_shell(script).cwd(dir.path()).run().ok();
-        fs::read_to_string(dir.join("trace")).unwrap()
+        let calls = fs::read_to_string(dir.join("trace")).unwrap();
+        let executed = calls.lines().filter(|line| line.contains("exec")).count();
+        assert!(executed == 1 && !calls.contains("memfd_create("), "{calls}");
+        calls
     };
     let create = trace(container.verb("create").arg(container.id()));
-    assert!(create.contains("open_tree(") && create.contains("execveat("), "{create}");
-    assert!(!create.contains("memfd_create("), "{create}");
+    assert!(create.contains("open_tree(") && create.contains("PR_SET_MM_MAP"), "{create}");
     container.start().ok();
     let verbs = ["state", "ps", "pause", "resume", "kill"].map(|verb| container.verb(verb).arg(container.id()));
     let without_id = ["list", "features"].map(|verb| runtime.raw().arg(verb));
     for invocation in verbs.into_iter().chain(without_id) {
         let calls = trace(invocation);
-        let executed = calls.lines().filter(|line| line.contains("exec")).count();
-        assert!(executed == 1 && !calls.contains("memfd_create("), "{calls}");
+        assert!(!calls.contains("open_tree(") && !calls.contains("PR_SET_MM_MAP"), "{calls}");
     }
+}
+
+/// Where the file cannot be exchanged, a sealed copy is executed, once.
+#[test]
+fn cve_2019_5736_where_the_file_cannot_be_exchanged_a_sealed_copy_serves() {
+    if std::process::Command::new("strace").arg("--version").output().is_err() {
+        skip!("there is no strace");
+    }
+    let runtime = runtime();
+    if !runtime.is_tare() {
+        skip!("about what tare does for it");
+    }
+    let program = Program::of(&runtime);
+    let (dir, bundle) = (TempDir::new("trace"), Bundle::sleeper());
+    let container = runtime.container(&bundle);
+    let script = format!(
+        "exec strace -e trace=execve,execveat,memfd_create,prctl -e inject=prctl:error=EINVAL:when=1 -o {} \"$@\"",
+        dir.join("trace").display()
+    );
+    container.verb("create").arg(container.id()).through_shell(&script).run().ok();
+    let calls = fs::read_to_string(dir.join("trace")).unwrap();
+    assert_eq!(calls.lines().filter(|line| line.contains("memfd_create(\"tare\"")).count(), 1, "{calls}");
+    assert!(calls.contains("execveat("), "{calls}");
+    program.assert_out_of_reach(container.pid(), || {
+        container.kill("KILL").ok();
+        container.wait_for("stopped");
+    });
 }
