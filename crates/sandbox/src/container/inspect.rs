@@ -1,5 +1,7 @@
 //! `state`, `list`, `ps`.
 
+use nix::unistd::Uid;
+
 use super::{Runtime, State, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::init::fifo;
@@ -12,13 +14,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotExist`], or a state that cannot be read.
     pub fn state(&self, id: &str) -> Result<State> {
-        let entry = self.store().open(id)?;
-        // No record: its create is between its first two calls, or was killed there.
-        let record = entry.record()?.ok_or(Error::NotExist)?;
-        let init = entry.init()?;
-        let status = status_with(&entry, init, cgroup::open(&record.cgroup).as_ref())?;
-        let running = init.filter(|_| status != Status::Stopped);
-        Ok(describe(record, status, running.map_or(0, |init| init.pid.as_raw())))
+        state_of(&self.store().open(id)?)
     }
 
     /// Every container under the root, by name; one whose state cannot be read comes as an error with its name.
@@ -26,20 +22,17 @@ impl Runtime {
     /// # Errors
     /// The root cannot be read.
     pub fn list(&self) -> Result<Vec<(String, Result<State>)>> {
-        let names = self.store().names()?;
+        let store = self.store();
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        Ok(names
-            .into_iter()
-            .filter_map(|name| match self.state(&name) {
-                // Deleted since we read the directory.
-                Err(Error::NotExist) => None,
-                Ok(mut state) => {
-                    state.owner = self.owner(&name, &users);
-                    Some((name, Ok(state)))
-                }
-                Err(error) => Some((name, Err(error))),
-            })
-            .collect())
+        let state = |name: &str| {
+            let entry = store.open(name)?;
+            let state = state_of(&entry)?;
+            Ok(State { owner: name_of(entry.owner()?, &users), ..state })
+        };
+        let states = store.names()?.into_iter().map(|name| (state(&name), name));
+        // Deleted since we read the directory.
+        let there = states.filter(|(state, _)| !matches!(state, Err(Error::NotExist)));
+        Ok(there.map(|(state, name)| (name, state)).collect())
     }
 
     /// The names of all containers under the root, sorted.
@@ -65,22 +58,26 @@ impl Runtime {
             _ => Ok(Vec::new()),
         }
     }
+}
 
-    /// The name of the user whose directory the container's state is, in `users` of the form of passwd(5); empty if it has
-    /// none.
-    fn owner(&self, id: &str, users: &str) -> String {
-        use std::os::unix::fs::MetadataExt;
-        let uid = std::fs::metadata(self.root.join(id)).map(|metadata| metadata.uid().to_string());
-        uid.ok()
-            .and_then(|uid| {
-                users.lines().find_map(|line| {
-                    let mut fields = line.split(':');
-                    let name = fields.next()?;
-                    (fields.nth(1)? == uid).then(|| name.to_owned())
-                })
-            })
-            .unwrap_or_default()
-    }
+/// The name of a user in `users`, of the form of passwd(5); empty if it has none.
+fn name_of(uid: Uid, users: &str) -> String {
+    let uid = uid.to_string();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then_some(name)
+    });
+    name.unwrap_or_default().to_owned()
+}
+
+fn state_of(entry: &Entry) -> Result<State> {
+    // No record: its create is between its first two calls, or was killed there.
+    let record = entry.record()?.ok_or(Error::NotExist)?;
+    let init = entry.init()?;
+    let status = status_with(entry, init, cgroup::open(&record.cgroup).as_ref())?;
+    let running = init.filter(|_| status != Status::Stopped);
+    Ok(describe(record, status, running.map_or(0, |init| init.pid.as_raw())))
 }
 
 /// Asks the kernel what a container is doing.

@@ -42,10 +42,13 @@ struct MmMap {
 ///
 /// # Errors
 /// The process then runs the old file still, and works as before. `EPERM`: no `CAP_SYS_ADMIN` in the process' user namespace;
-/// `EINVAL`: a kernel without `CONFIG_CHECKPOINT_RESTORE`; `EBUSY`: the old file is mapped elsewhere too; `EACCES`: `file` may not
+/// `EINVAL`: a kernel without `CONFIG_CHECKPOINT_RESTORE`; `ENOEXEC`: this is not how `file` is laid out, as under an emulator; `EBUSY`: the old file is mapped elsewhere too; `EACCES`: `file` may not
 /// be executed.
 pub fn exchange(file: BorrowedFd<'_>) -> nix::Result<()> {
     let segments = Segments::own()?;
+    if !segments.are_of(file)? {
+        return Err(Errno::ENOEXEC);
+    }
     for segment in segments.loaded() {
         if segment.p_flags & libc::PF_W == 0 {
             map_again(&segments, segment, file)?;
@@ -77,9 +80,20 @@ impl Segments {
             return Err(Errno::ENOEXEC);
         }
         // SAFETY: so many program headers are there, of a segment that is mapped as long as the process lives.
-        let headers = unsafe { std::slice::from_raw_parts(at as *const Elf64_Phdr, count as usize) };
+        let headers = unsafe { std::slice::from_raw_parts(at as *const Elf64_Phdr, length(count)?) };
         let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR).ok_or(Errno::ENOEXEC)?;
         Ok(Self { headers, bias: at.wrapping_sub(own.p_vaddr), page })
+    }
+
+    /// Whether the beginning of `file`, which holds the headers and the number of the build, is what is in memory.
+    fn are_of(&self, file: BorrowedFd<'_>) -> nix::Result<bool> {
+        let mut bytes = [0; 1024];
+        let count = nix::sys::uio::pread(file, &mut bytes, 0)?;
+        let Some(first) = self.loaded().find(|segment| segment.p_offset == 0) else { return Ok(false) };
+        let begin = self.bias.wrapping_add(first.p_vaddr) as *const u8;
+        let count = count.min(length(first.p_filesz)?);
+        // SAFETY: so many bytes are there, of a segment that is mapped as long as the process lives.
+        Ok(bytes[..count] == *unsafe { std::slice::from_raw_parts(begin, count) })
     }
 
     fn loaded(&self) -> impl Iterator<Item = &'static Elf64_Phdr> {
@@ -87,10 +101,10 @@ impl Segments {
     }
 
     /// The pages that the kernel mapped of the file: the first's address, and the length of all.
-    fn pages(&self, segment: &Elf64_Phdr) -> (*mut c_void, usize) {
+    fn pages(&self, segment: &Elf64_Phdr) -> nix::Result<(*mut c_void, usize)> {
         let address = self.bias.wrapping_add(segment.p_vaddr);
         let (begin, end) = (self.page_of(address), self.page_of(address + segment.p_filesz + self.page - 1));
-        (begin as *mut c_void, (end - begin) as usize)
+        Ok((begin as *mut c_void, length(end - begin)?))
     }
 
     /// Where the page begins that `at` is in, an address or an offset.
@@ -106,13 +120,17 @@ impl Segments {
         let address = self.bias.wrapping_add(relro.p_vaddr);
         let (begin, end) = (self.page_of(address), self.page_of(address + relro.p_memsz));
         // SAFETY: the C library did the same to the same pages when the process began; nothing has written there since.
-        check(unsafe { libc::mprotect(begin as *mut c_void, (end - begin) as usize, PROT_READ) }.into()).map(drop)
+        check(unsafe { libc::mprotect(begin as *mut c_void, length(end - begin)?, PROT_READ) }.into()).map(drop)
     }
+}
+
+fn length(bytes: u64) -> nix::Result<usize> {
+    usize::try_from(bytes).map_err(|_| Errno::ENOEXEC)
 }
 
 /// Maps what nobody can have written to, code among it, from `file`.
 fn map_again(segments: &Segments, segment: &Elf64_Phdr, file: BorrowedFd<'_>) -> nix::Result<()> {
-    let (begin, length) = segments.pages(segment);
+    let (begin, length) = segments.pages(segment)?;
     let protection = PROT_READ | if segment.p_flags & libc::PF_X == 0 { 0 } else { PROT_EXEC };
     let offset = libc::off_t::try_from(segments.page_of(segment.p_offset)).map_err(|_| Errno::ENOEXEC)?;
     // SAFETY: the same bytes of the same file at the same place, in one step: before the call returns to what it maps,
@@ -123,10 +141,12 @@ fn map_again(segments: &Segments, segment: &Elf64_Phdr, file: BorrowedFd<'_>) ->
 
 /// Puts memory of no file in the place of what may have been written to, with the same contents.
 fn detach(segments: &Segments, segment: &Elf64_Phdr) -> nix::Result<()> {
-    let (begin, length) = segments.pages(segment);
+    let (begin, length) = segments.pages(segment)?;
     let protection = PROT_READ | PROT_WRITE;
+    // Populated at once: all of it is written to now.
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | libc::MAP_POPULATE;
     // SAFETY: new memory, where the kernel wants it.
-    let copy = unsafe { libc::mmap(null_mut(), length, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) };
+    let copy = unsafe { libc::mmap(null_mut(), length, protection, flags, -1, 0) };
     if copy == MAP_FAILED {
         return Err(Errno::last());
     }
