@@ -210,7 +210,6 @@ fn print(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::args::{Invocation, command_tree, parse};
 
     #[test]

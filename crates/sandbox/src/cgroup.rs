@@ -29,6 +29,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 pub use delegation::delegate;
+pub use device::device_program;
 pub use event::OomWatch;
 pub(crate) use removal::{describe as describe_process, describe_all as describe_processes};
 pub use stat::Stats;

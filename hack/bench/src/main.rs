@@ -52,7 +52,8 @@ fn main() -> Done {
     let measured = measure::life(&bench, &mut rows)
         .and_then(|()| measure::weight(&bench, &mut rows))
         .and_then(|()| measure::at_once(&bench, &mut rows))
-        .and_then(|()| scale::many_containers(&bench, containers, &mut rows));
+        .and_then(|()| scale::many_containers(&bench, containers, &mut rows))
+        .and_then(|()| measure::many_mounts(&bench, &mut rows));
     bench.clear_away();
     measured?;
     report::print(&bench, &rows)?;

@@ -3,6 +3,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use crate::Row;
 use crate::command::{Bench, Done, Runtime, quiet, time};
 
@@ -80,6 +83,41 @@ pub(crate) fn weight(bench: &Bench, rows: &mut Vec<Row>) -> Done {
         rows.push(Row { what: "peak memory", runtime: runtime.name.clone(), values: vec![peak], unit: "MiB" });
         let calls = system_calls(&runtime.command(&["run", "--bundle", &bench.bundle("true")], "traced"), bench)?;
         rows.push(Row { what: "system calls", runtime: runtime.name.clone(), values: vec![calls], unit: "" });
+    }
+    Ok(())
+}
+
+/// `run` on a host with 5,000 mounts, beside the floor there: what a new mount namespace copies, and what reads the table pays. They are
+/// made in a mount namespace of this program's own, in which it stays: so this comes last.
+pub(crate) fn many_mounts(bench: &Bench, rows: &mut Vec<Row>) -> Done {
+    const MOUNTS: usize = 5000;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none)?;
+    let directory = bench.directory.join("many");
+    std::fs::create_dir(&directory)?;
+    mount(none, &directory, Some("tmpfs"), MsFlags::empty(), none)?;
+    for number in 0..MOUNTS {
+        let target = directory.join(number.to_string());
+        std::fs::create_dir(&target)?;
+        mount(Some(&target), &target, none, MsFlags::MS_BIND, none)?;
+    }
+    let mut series = Series { rows, unit: "ms" };
+    for round in 0..=bench.rounds {
+        for runtime in &bench.runtimes {
+            let id = format!("mounts-{round}");
+            let taken = time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &id))?;
+            if round > 0 {
+                series.add("run, host with 5,000 mounts", &runtime.name, taken);
+            }
+        }
+        let floor = time(bench.floor(&format!("mounts-{round}"))?)?;
+        if round > 0 {
+            series.add("run, host with 5,000 mounts", "floor", floor);
+        }
+    }
+    for row in rows {
+        row.values.sort_by(f64::total_cmp);
     }
     Ok(())
 }

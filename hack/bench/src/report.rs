@@ -40,6 +40,7 @@ const PROMISES: &[Promise] = &[
     promise(9, "runs a second, 8 at once", 2.0, "crun", "runs a second, 8 at once"),
     promise(9, "runs a second, 64 at once", 2.0, "crun", "runs a second, 64 at once"),
     promise(10, "run, 1,000 mounts", 0.7, "crun", "run, 1,000 mounts"),
+    promise(10, "run, host with 5,000 mounts", 0.7, "crun", "run, host with 5,000 mounts"),
     promise(10, "run, 20 MB config", 0.7, "crun", "run, 20 MB config"),
 ];
 

@@ -7,11 +7,12 @@ mod program;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
+use crate::sys::bpf::Instruction;
 use crate::{Error, Result};
 
 pub(super) use allow::Allowed;
 pub(super) use list::{Lists, Step, transition};
-pub(super) use program::compile;
+use program::compile;
 
 /// BPF_DEVCG_ACC_MKNOD.
 pub(super) const MKNOD: u8 = 1;
@@ -81,6 +82,14 @@ const DEFAULTS: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
     (Kind::Char, Some(5), Some(2), ALL),
     (Kind::Char, Some(10), Some(200), ALL),
 ];
+
+/// The program of a cgroup2 with these rules, and the default devices.
+///
+/// # Errors
+/// A rule with an unknown type, access or number.
+pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Instruction>> {
+    Ok(compile(&Policy::new(rules)?))
+}
 
 impl Policy {
     /// Deny, then `rules` in order, then the default devices: never a list of denials over an open default

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 
-use super::device::{Lists, Policy, compile, transition};
+use super::device::{Lists, Policy, device_program, transition};
 use super::files::{Files, Hierarchies, Occupancy, fresh};
 use super::{Directory, Driver, Location, host, v1, v2};
 use crate::Result;
@@ -106,7 +106,7 @@ pub fn writes(location: &Location, resources: &LinuxResources) -> Result<Vec<Wri
             let path = location.directories.first().map(|directory| directory.path.clone()).unwrap_or_default();
             let dir = NotePad { path, notes: written.clone() };
             v2::limit::apply(&dir, resources, Occupancy::Empty)?;
-            let program = compile(&Policy::new(rules)?);
+            let program = device_program(rules)?;
             dir.note(DEVICES, "", &format!("device program of {} instructions", program.len()));
         }
         Some(Version::V1) => {

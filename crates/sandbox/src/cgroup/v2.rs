@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
-use super::device::{self, Policy};
+use super::device::device_program;
 use super::dir::{Dir, Made};
 use super::event::{self, Wait};
 use super::files::Occupancy;
@@ -183,8 +183,7 @@ impl Cgroup for Manager {
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
-        let program = device::compile(&Policy::new(rules)?);
-        let program = bpf::load_device_program(&program).call(|| self.about_devices("BPF_PROG_LOAD"))?;
+        let program = bpf::load_device_program(&device_program(rules)?).call(|| self.about_devices("BPF_PROG_LOAD"))?;
         let attached = if self.fresh.replace(false) { Vec::new() } else { self.device_programs()? };
         self.exchange_device_programs(&attached, &[program])
     }

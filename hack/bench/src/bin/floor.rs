@@ -15,6 +15,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{chdir, pivot_root, sethostname, setsid};
+use tare_sandbox::cgroup::device_program;
+use tare_sandbox::sys::bpf;
 use tare_sandbox::sys::clone::{Side, clone3};
 use tare_sandbox::sys::exec::{execve, exit_child};
 use tare_sandbox::sys::mount::{self as tree, MountAttr, Recursion};
@@ -68,7 +70,10 @@ fn run(rootfs: &Path, cgroups: &[PathBuf]) -> Done<u8> {
     for cgroup in cgroups {
         fs::create_dir(cgroup)?;
         if cgroup.join("cgroup.events").exists() {
-            unified = Some(fs::File::open(cgroup)?);
+            let directory = fs::File::open(cgroup)?;
+            let program = bpf::load_device_program(&device_program(&[])?)?;
+            bpf::attach_device_program(directory.as_fd(), program.as_fd())?;
+            unified = Some(directory);
         } else if cgroup.join("devices.deny").exists() {
             fs::write(cgroup.join("devices.deny"), "a")?;
             for rule in RULES {
