@@ -119,10 +119,12 @@ pub(crate) fn cause(error: &io::Error) -> String {
 /// stdout is closed or full.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(format!("write stdout: {}", cause(&error))))
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        // Whoever read it has enough: `tare list | head -n 1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(format!("write stdout: {}", cause(&error)))),
+    }
 }
 
 #[cfg(test)]

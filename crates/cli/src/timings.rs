@@ -59,8 +59,9 @@ impl Timings {
         let mut random = [0; 24];
         let source = Path::new("/dev/urandom");
         File::open(source).and_then(|mut file| file.read_exact(&mut random)).map_err(|error| failed(source, &error))?;
-        let [span, first, second] =
-            [0, 8, 16].map(|at| random[at..at + 8].iter().fold(1, |sum, byte| sum << 8 | u64::from(*byte)));
+        let (words, _) = random.as_chunks();
+        // None may be zero.
+        let [span, first, second] = [0, 1, 2].map(|at| u64::from_be_bytes(words[at]) | 1);
         let (trace, parent, flags) = match parent {
             Some(Parent { trace, span, flags }) => (trace, Some(span), flags),
             None => (format!("{first:016x}{second:016x}"), None, "01".to_owned()),

@@ -218,3 +218,19 @@ fn spec_writes_a_bundle_that_runs_and_refuses_to_overwrite_it() {
     let output = runtime.raw().args(["run", "--bundle"]).arg(bundle.path()).arg(runtime.id("c")).run().ok();
     assert_eq!(output.text(), "ran");
 }
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let runtime = runtime();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    let dir = TempDir::new("stderr");
+    let stderr = dir.join("stderr");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let stdio = [fs::File::open("/dev/null").unwrap().into(), writer.into(), fs::File::create(&stderr).unwrap().into()];
+    container.verb("state").arg(container.id()).stdio(stdio).run();
+    assert_eq!(fs::read_to_string(stderr).unwrap(), "");
+    container.delete_force().ok();
+}

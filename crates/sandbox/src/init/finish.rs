@@ -343,7 +343,8 @@ fn home_of(uid: Uid) -> Option<Vec<u8>> {
     if !file.metadata().ok()?.is_file() {
         return None;
     }
-    let mut text = Vec::new();
+    // Most fit, and are read in one go.
+    let mut text = Vec::with_capacity(4096);
     file.take(PASSWD_BYTES).read_to_end(&mut text).ok()?;
     let wanted = uid.to_string();
     text.split(|byte| *byte == b'\n').find_map(|line| {
