@@ -21,6 +21,8 @@ pub(crate) struct Runtime {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
     root: PathBuf,
+    /// Whether systemd makes the cgroups: TARE_BENCH_SYSTEMD is set.
+    systemd: bool,
 }
 
 /// The name in front of every container of this run.
@@ -32,13 +34,13 @@ impl Runtime {
     pub(crate) fn new(path: PathBuf, directory: &std::path::Path) -> Done<Self> {
         let name = path.file_name().ok_or("a runtime is a path")?.to_string_lossy().into_owned();
         let root = directory.join("state").join(&name);
-        Ok(Self { path, name, root })
+        Ok(Self { path, name, root, systemd: std::env::var_os("TARE_BENCH_SYSTEMD").is_some() })
     }
 
     /// `RUNTIME --root STATE VERB... ID`.
     pub(crate) fn command(&self, verb: &[&str], id: &str) -> Command {
         let mut command = Command::new(&self.path);
-        command.arg("--root").arg(&self.root).args(verb);
+        command.arg("--root").arg(&self.root).args(self.systemd.then_some("--systemd-cgroup")).args(verb);
         if !id.is_empty() {
             command.arg(format!("{}-{}-{id}", prefix(), self.name));
         }

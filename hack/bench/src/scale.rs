@@ -1,10 +1,10 @@
 //! Many containers that stay.
 
 use crate::Row;
-use crate::command::{Bench, Done, time};
+use crate::command::{Bench, Done, Runtime, time};
 
-/// Creates and starts `count` containers of each runtime, one after the other: the first and the last tenth of the times, then what
-/// the whole crowd costs `list`, and one of it `state` and `delete`.
+/// Creates and starts `count` containers of each runtime, one after the other: the first and the last of the times, what the whole crowd
+/// costs `list`, and one of it `state`, `kill` and `delete`; and how each of those grows with the crowd.
 pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) -> Done {
     let few = (count / 50).clamp(1, 20);
     for runtime in &bench.runtimes {
@@ -13,26 +13,75 @@ pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) 
             rows.push(Row { what, runtime: runtime.name.clone(), values, unit });
         };
         let mut created = Vec::with_capacity(count);
+        // Of crowds of an eighth to all: what each verb takes.
+        let mut grown: Vec<(usize, [f64; 4])> = Vec::new();
         for number in 0..count {
             let id = format!("many-{number}");
             created.push(time(runtime.command(&["create", "--bundle", &bench.bundle("sleep")], &id))?);
             time(runtime.command(&["start"], &id))?;
+            if [8, 4, 2, 1].map(|part| count / part).contains(&(number + 1)) {
+                let [list, state, kill] = in_a_crowd(runtime, few)?.map(median);
+                grown.push((number + 1, [list, state, kill, median(created[number + 1 - few..].to_vec())]));
+            }
         }
         put("create, the first of many", created[..few].to_vec(), "ms");
         put("create, the last of many", created[count - few..].to_vec(), "ms");
-        let mut listed = Vec::new();
-        let mut states = Vec::new();
-        for number in 0..few {
-            listed.push(time(runtime.command(&["list"], ""))?);
-            states.push(time(runtime.command(&["state"], &format!("many-{number}")))?);
-        }
-        put("list of many", listed, "ms");
-        put("state among many", states, "ms");
+        let [list, state, kill] = in_a_crowd(runtime, few)?;
+        put("list of many", list, "ms");
+        put("state among many", state, "ms");
+        put("kill among many", kill, "ms");
         let mut deleted = Vec::with_capacity(count);
         for number in 0..count {
             deleted.push(time(runtime.command(&["delete", "--force"], &format!("many-{number}")))?);
         }
         put("delete --force among many", deleted[..few].to_vec(), "ms");
+        for (at, what) in ["list grows", "state grows", "kill grows", "create grows"].into_iter().enumerate() {
+            let points: Vec<(usize, f64)> = grown.iter().map(|(crowd, times)| (*crowd, times[at])).collect();
+            put(what, vec![exponent(&points)], "= e in n^e");
+        }
     }
     Ok(())
+}
+
+/// What `list` takes, and `state` and `kill` of some in the crowd.
+fn in_a_crowd(runtime: &Runtime, few: usize) -> Done<[Vec<f64>; 3]> {
+    let mut taken = [const { Vec::new() }; 3];
+    for number in 0..few {
+        let id = format!("many-{number}");
+        taken[0].push(time(runtime.command(&["list"], ""))?);
+        taken[1].push(time(runtime.command(&["state"], &id))?);
+        let mut kill = runtime.command(&["kill"], &id);
+        // Which a sleep does not notice.
+        kill.arg("CONT");
+        taken[2].push(time(kill)?);
+    }
+    Ok(taken)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The slope of the line that is nearest to the points, both logarithms: 0, it does not grow; 1, as the crowd does.
+#[allow(clippy::cast_precision_loss)]
+fn exponent(points: &[(usize, f64)]) -> f64 {
+    let points: Vec<(f64, f64)> = points.iter().map(|(crowd, time)| ((*crowd as f64).ln(), time.ln())).collect();
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let slope = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>();
+    slope / points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_doubles_with_the_crowd_has_the_exponent_one_and_what_stays_has_none() {
+        let near = |points: &[(usize, f64)], expected: f64| (exponent(points) - expected).abs() < 1e-9;
+        assert!(near(&[(10, 3.0), (20, 6.0), (40, 12.0)], 1.0));
+        assert!(near(&[(10, 3.0), (20, 3.0), (40, 3.0)], 0.0));
+        assert!(near(&[(10, 1.0), (20, 4.0), (40, 16.0)], 2.0));
+    }
 }
