@@ -61,6 +61,19 @@ fn assert_forgotten(runtime: &Runtime) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Slices stay once they were asked for, and so do their directories in the v1 hierarchies that systemd does not use.
+fn stop_slices(runtime: &Runtime) {
+    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    if host::cgroup_mode() != CgroupMode::V2 {
+        let mut dirs = host::cgroups_with(runtime.tag());
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        for dir in dirs {
+            assert!(dir.extension().is_some_and(|kind| kind == "slice"), "{}", dir.display());
+            fs::remove_dir(dir).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_unit_is_a_scope_in_the_system_slice_with_init_inside() {
     let runtime = on_systemd!();
@@ -95,8 +108,7 @@ fn a_path_of_three_parts_names_slice_prefix_and_name() {
     assert_eq!(unit, format!("pre-{}-name.scope", runtime.tag()));
     assert_eq!(property(&unit, "ControlGroup"), format!("/{}.slice/{slice}/{unit}", runtime.tag()));
     container.delete_force().ok();
-    // Slices stay once they were asked for.
-    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    stop_slices(&runtime);
     assert_forgotten(&runtime);
 }
 
@@ -113,7 +125,7 @@ fn a_name_that_is_a_slice_is_a_slice() {
     assert_eq!(property(&slice, "TasksMax"), "20");
     container.delete_force().ok();
     assert_eq!(property(&slice, "ActiveState"), "inactive");
-    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    stop_slices(&runtime);
 }
 
 #[test]
@@ -167,8 +179,7 @@ fn limits_are_properties_and_files() {
         assert_eq!(property(&unit, "CPUWeight"), "100");
     }
 
-    known!(runtime, Crun "1.21": "writes no JSON of flags of two kinds, and then cannot read it");
-    container.call("update", &["--pids-limit", "50", "--memory", "96M", "--cpu-quota", "23456"]).ok();
+    container.call("update", &["--pids-limit", "50", "--memory", "100663296", "--cpu-quota", "23456"]).ok();
     assert_eq!(property(&unit, "TasksMax"), "50");
     assert_eq!(property(&unit, "MemoryMax"), (96 << 20).to_string());
     assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "470ms");
@@ -339,6 +350,7 @@ fn a_unit_of_somebody_else_is_refused_and_left_alone() {
 #[test]
 fn a_runtime_that_was_killed_leaves_what_delete_finds() {
     let runtime = on_systemd!();
+    known!(runtime, Crun: "killed at the wrong moment it leaves a scope that runs, and delete does not know");
     let bundle = Bundle::sleeper();
     for delay in [0, 20, 60, 120, 250] {
         let container = runtime.container(&bundle);
@@ -380,7 +392,7 @@ fn a_systemd_inside_a_container_is_run_entered_updated_paused_and_deleted() {
     container.exec(["systemd-run", "--quiet", "--unit=below", "-p", "MemoryMax=100M", "sleep", "1000"]).ok();
     wait_until("a unit inside", || dir.join("system.slice/below.service").is_dir());
     assert_eq!(read(&dir.join("system.slice/below.service"), "memory.max"), (100 << 20).to_string());
-    container.call("update", &["--memory", "300M"]).ok();
+    container.call("update", &["--memory", "314572800"]).ok();
     assert_eq!(read(&dir, "memory.max"), (300 << 20).to_string());
     container.call("pause", &[]).ok();
     container.is("paused");
