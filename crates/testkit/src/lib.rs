@@ -26,4 +26,4 @@ pub use fixture::TempDir;
 pub use residue::Residue;
 pub use runtime::{Kind, Runtime};
 pub use skip::{record_known, record_skip};
-pub use wait::{DEADLINE, deadline, wait_until};
+pub use wait::{DEADLINE, deadline, rounds, wait_until};

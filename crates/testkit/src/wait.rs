@@ -15,9 +15,20 @@ pub fn deadline() -> Duration {
 
 /// A time to wait, times `TARE_TEST_PATIENCE`.
 pub(crate) fn scale(time: Duration) -> Duration {
-    let factor =
-        std::env::var("TARE_TEST_PATIENCE").map_or(1, |text| text.parse().expect("TARE_TEST_PATIENCE is a number"));
-    time * factor
+    time * patience()
+}
+
+/// How often to try what fails only now and then: fewer times where `TARE_TEST_PATIENCE` says that the machine is emulated. Its
+/// CPUs take turns, so that a race has hardly a chance to be lost there; that it is not lost is shown elsewhere.
+///
+/// # Panics
+/// If that is not a number.
+pub fn rounds(count: usize) -> usize {
+    count.div_ceil(patience() as usize)
+}
+
+fn patience() -> u32 {
+    std::env::var("TARE_TEST_PATIENCE").map_or(1, |text| text.parse().expect("TARE_TEST_PATIENCE is a number"))
 }
 
 /// Looks until `condition` holds. For facts no one announces (a container's status, a line in a file): a look each

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tare_testkit::{Bundle, Invocation, Output, Residue, Runtime, known};
+use tare_testkit::{Bundle, Invocation, Output, Residue, Runtime, known, rounds};
 
 /// Commands on names that several have, in a bundle that is written once: [`tare_testkit::Container`] writes it for each.
 struct Shared<'a> {
@@ -89,7 +89,7 @@ fn storms_on_shared_names_end_in_nothing() {
             let (shared, ids) = (&shared, &ids);
             scope.spawn(move || {
                 let mut dice = Dice(seed << 32 | 0x9e37_79b9);
-                for _ in 0..COMMANDS {
+                for _ in 0..rounds(COMMANDS) {
                     let id = ids[dice.below(ids.len())].as_str();
                     let words: &[&str] = match dice.below(10) {
                         0..3 => &["create", id],

@@ -366,7 +366,9 @@ fn block_io_weight_device() {
         skip!("no device with the scheduler BFQ, whose weights these are: {}", queue.trim());
     }
     let resources = json!({"blockIO": {"weightDevice": [{"major": major, "minor": minor, "weight": 300}]}});
-    let line = format!("default 100\n{major}:{minor} 300");
+    // On v1 systemd gives each unit its own default of 500, which is 136 on BFQ's scale.
+    let default = if runtime.uses_systemd() && !on_v2() { 136 } else { 100 };
+    let line = format!("default {default}\n{major}:{minor} 300");
     arrives_at_create(
         &runtime,
         &resources,
@@ -430,7 +432,18 @@ fn network_priorities() {
     }
     let says = [("net_prio", "net_prio.ifpriomap", "lo 3")];
     let resources = json!({"network": {"priorities": [{"name": "lo", "priority": 3}]}});
-    arrives_at_create(&runtime, &resources, &says, &[]);
+    if on_v2() {
+        return arrives_at_create(&runtime, &resources, &[], &[]);
+    }
+    if let Some(reason) = missing(&runtime, &says) {
+        skip!("{reason}");
+    }
+    let bundle = limited(&resources);
+    let container = runtime.container(&bundle);
+    container.create().ok();
+    // A line for each interface.
+    let map = read(&container, "net_prio", "net_prio.ifpriomap");
+    assert!(map.lines().any(|line| line == "lo 3"), "{map}");
 }
 
 #[test]

@@ -348,6 +348,9 @@ fn systemd_runs_inside_and_every_verb_reaches_it() {
 
     assert_eq!(container.shell("grep ^0:: /proc/self/cgroup"), "0::/init.scope");
     assert_eq!(container.exec(["sh", "-c", "exit 9"]).code(), Some(9));
+    if runtime.uses_systemd() {
+        known!(runtime, Crun "1.21": "ps is empty once init has left the cgroup that it was put in");
+    }
     let listed = container.call("ps", &["--format", "json"]).ok().json();
     for pid in [container.pid(), service] {
         assert!(listed.as_array().unwrap().contains(&json!(pid)), "{pid} in {listed}");

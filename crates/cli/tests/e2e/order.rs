@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use tare_testkit::host::{self, CgroupMode};
-use tare_testkit::{Bundle, TempDir, known, skip, wait_until};
+use tare_testkit::{Bundle, TempDir, known, rounds, skip, wait_until};
 
 use crate::runtime;
 
@@ -49,7 +49,7 @@ fn what_enters_a_user_namespace_cannot_be_looked_into_from_there() {
     let container = runtime.container(&bundle);
     let running = container.spawn();
     wait_until("it looks", || running.stdout_so_far().starts_with("looking\n"));
-    for _ in 0..60 {
+    for _ in 0..rounds(60) {
         container.exec(["true"]).ok();
     }
     assert_eq!(running.stdout_so_far(), "looking\n");

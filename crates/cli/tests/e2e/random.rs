@@ -15,7 +15,7 @@ use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, Container, Output, Residue, Runtime, TempDir, known};
+use tare_testkit::{Bundle, Container, Output, Residue, Runtime, TempDir, known, rounds};
 
 use self::config::Random;
 use crate::runtime;
@@ -27,7 +27,7 @@ fn setting(name: &str, default: u64) -> u64 {
 /// Runs a case for each seed, and goes on after one that fails: the kinds of failures tell more than the first.
 fn each_seed(mut case: impl FnMut(u64, &mut Value)) -> u64 {
     const ENOUGH: usize = 10;
-    let (count, first) = (setting("TARE_RANDOM", 100), setting("TARE_RANDOM_SEED", 1));
+    let (count, first) = (setting("TARE_RANDOM", rounds(100) as u64), setting("TARE_RANDOM_SEED", 1));
     let mut failed = Vec::new();
     for seed in first..first + count {
         let mut config = Value::Null;

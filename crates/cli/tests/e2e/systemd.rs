@@ -9,6 +9,8 @@ use serde_json::json;
 use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Container, Kind, Runtime, known, skip, wait_until};
 
+use crate::words;
+
 /// What making, and opening of /dev/port and /dev/kmsg, take besides a rule.
 const DEVICES: &[&str] = &["CAP_MKNOD", "CAP_SYS_RAWIO", "CAP_SYSLOG", "CAP_KILL"];
 
@@ -33,10 +35,18 @@ fn property(unit: &str, name: &str) -> String {
     systemctl(&["show", "--value", "--property", name, unit])
 }
 
-/// The unit a container's init is in.
-fn unit(container: &Container<'_>) -> String {
+/// The cgroup of the unit a container's init is in: crun puts init into a cgroup `container` below it.
+#[track_caller]
+fn unit_dir(container: &Container<'_>) -> PathBuf {
     let dir = container.cgroup(if host::cgroup_mode() == CgroupMode::V2 { "" } else { "name=systemd" });
-    dir.file_name().unwrap().to_str().unwrap().to_owned()
+    let is_unit = |dir: &&Path| dir.extension().is_some_and(|kind| kind == "scope" || kind == "slice");
+    dir.ancestors().find(is_unit).unwrap_or_else(|| panic!("no unit in {}", dir.display())).to_owned()
+}
+
+/// The name of that unit.
+#[track_caller]
+fn unit(container: &Container<'_>) -> String {
+    unit_dir(container).file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 fn read(dir: &Path, file: &str) -> String {
@@ -49,6 +59,19 @@ fn assert_forgotten(runtime: &Runtime) {
     let units = systemctl(&["list-units", "--all", "--plain", "--no-legend"]);
     let left: Vec<&str> = units.lines().filter(|line| line.contains(runtime.tag())).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Slices stay once they were asked for, and so do their directories in the v1 hierarchies that systemd does not use.
+fn stop_slices(runtime: &Runtime) {
+    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    if host::cgroup_mode() != CgroupMode::V2 {
+        let mut dirs = host::cgroups_with(runtime.tag());
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        for dir in dirs {
+            assert!(dir.extension().is_some_and(|kind| kind == "slice"), "{}", dir.display());
+            fs::remove_dir(dir).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -85,8 +108,7 @@ fn a_path_of_three_parts_names_slice_prefix_and_name() {
     assert_eq!(unit, format!("pre-{}-name.scope", runtime.tag()));
     assert_eq!(property(&unit, "ControlGroup"), format!("/{}.slice/{slice}/{unit}", runtime.tag()));
     container.delete_force().ok();
-    // Slices stay once they were asked for.
-    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    stop_slices(&runtime);
     assert_forgotten(&runtime);
 }
 
@@ -103,13 +125,14 @@ fn a_name_that_is_a_slice_is_a_slice() {
     assert_eq!(property(&slice, "TasksMax"), "20");
     container.delete_force().ok();
     assert_eq!(property(&slice, "ActiveState"), "inactive");
-    systemctl(&["stop", &format!("{}.slice", runtime.tag())]);
+    stop_slices(&runtime);
 }
 
 #[test]
 fn other_paths_are_refused_before_anything_is_made() {
     let runtime = on_systemd!();
-    for (path, text) in [("/a/b", "slice:prefix:name"), ("a--b.slice:x:y", "slice"), ("system.slice:x:a b", "unit")] {
+    let [parts] = words(&runtime, "slice:prefix:name", "invalid unit name");
+    for (path, text) in [("/a/b", parts), ("a--b.slice:x:y", "slice"), ("system.slice:x:a b", "unit")] {
         if !runtime.is_tare() && path != "/a/b" {
             continue;
         }
@@ -135,7 +158,7 @@ fn limits_are_properties_and_files() {
         .resource("cpu", json!({"shares": 1024, "quota": 12345, "period": 50000, "cpus": "0"}));
     let container = runtime.container(&bundle);
     container.up();
-    let (unit, dir) = (unit(&container), container.cgroup(""));
+    let (unit, dir) = (unit(&container), unit_dir(&container));
     for (name, value) in
         [("MemoryMax", "67108864"), ("MemoryLow", "33554432"), ("TasksMax", "40"), ("AllowedCPUs", "0")]
     {
@@ -156,9 +179,10 @@ fn limits_are_properties_and_files() {
         assert_eq!(property(&unit, "CPUWeight"), "100");
     }
 
-    container.call("update", &["--pids-limit", "50", "--memory", "96M", "--cpu-quota", "23456"]).ok();
+    container.call("update", &["--pids-limit", "50", "--memory", "100663296", "--cpu-quota", "23456"]).ok();
     assert_eq!(property(&unit, "TasksMax"), "50");
     assert_eq!(property(&unit, "MemoryMax"), (96 << 20).to_string());
+    known!(runtime, Crun "1.21": "leaves the unit the CPU quota that it had");
     assert_eq!(property(&unit, "CPUQuotaPerSecUSec"), "470ms");
     one_of(["23456 50000", "23500 50000"]);
     systemctl(&["daemon-reload"]);
@@ -197,7 +221,7 @@ fn device_rules_outlive_a_daemon_reload() {
 #[test]
 fn a_rule_that_systemd_cannot_say_holds_all_the_same() {
     let runtime = on_systemd!();
-    known!(runtime, Runc: "1.1.15 refuses such a rule");
+    known!(runtime, Runc: "1.1.15 refuses such a rule", Crun: "1.21 refuses such a rule");
     if host::cgroup_mode() != CgroupMode::V2 {
         skip!("cgroup v1 cannot say it either");
     }
@@ -226,6 +250,7 @@ fn annotations_are_properties() {
     container.create().ok();
     let unit = unit(&container);
     assert_eq!(property(&unit, "TimeoutStopUSec"), "7s");
+    known!(runtime, Crun: "1.21 describes its units itself");
     assert_eq!(property(&unit, "Description"), "of my own");
     container.delete_force().ok();
     for (name, text) in [("TimeoutStopUSec", "'"), ("ExecStartPre", "'/bin/true'")] {
@@ -326,6 +351,7 @@ fn a_unit_of_somebody_else_is_refused_and_left_alone() {
 #[test]
 fn a_runtime_that_was_killed_leaves_what_delete_finds() {
     let runtime = on_systemd!();
+    known!(runtime, Crun: "killed at the wrong moment it leaves a scope that runs, and delete does not know");
     let bundle = Bundle::sleeper();
     for delay in [0, 20, 60, 120, 250] {
         let container = runtime.container(&bundle);
@@ -352,8 +378,10 @@ fn a_systemd_inside_a_container_is_run_entered_updated_paused_and_deleted() {
     }
     let bundle = nested(init);
     let container = runtime.container(&bundle);
-    container.up();
-    let dir: PathBuf = host::cgroups_with(container.id()).into_iter().min_by_key(|dir| dir.as_os_str().len()).unwrap();
+    container.create().ok();
+    // Before init moves.
+    let dir = container.cgroup("");
+    container.start().ok();
     let active = || {
         let output = container.exec(["systemctl", "is-active", "basic.target"]);
         output.text() == "active"
@@ -365,7 +393,7 @@ fn a_systemd_inside_a_container_is_run_entered_updated_paused_and_deleted() {
     container.exec(["systemd-run", "--quiet", "--unit=below", "-p", "MemoryMax=100M", "sleep", "1000"]).ok();
     wait_until("a unit inside", || dir.join("system.slice/below.service").is_dir());
     assert_eq!(read(&dir.join("system.slice/below.service"), "memory.max"), (100 << 20).to_string());
-    container.call("update", &["--memory", "300M"]).ok();
+    container.call("update", &["--memory", "314572800"]).ok();
     assert_eq!(read(&dir, "memory.max"), (300 << 20).to_string());
     container.call("pause", &[]).ok();
     container.is("paused");

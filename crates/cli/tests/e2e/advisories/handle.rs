@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::json;
-use tare_testkit::{Bundle, Invocation, Output, TempDir, known, wait_until};
+use tare_testkit::{Bundle, Invocation, Output, TempDir, known, rounds, wait_until};
 
 use crate::runtime;
 
@@ -79,7 +79,7 @@ fn cve_2016_9962_an_exec_shows_no_directory_of_the_host() {
     let container = runtime.container(&bundle);
     let running = container.spawn();
     wait_until("it looks", || running.stdout_so_far().starts_with("looking\n"));
-    for _ in 0..200 {
+    for _ in 0..rounds(200) {
         container.exec(["true"]).ok();
     }
     let seen = running.stdout_so_far();
