@@ -27,7 +27,7 @@ test-vm: build ## the end-to-end tests in a Debian guest: cgroup v2 with every c
 
 fault: setup ## kill the runtime at each of its system calls, and let each fail: nothing may be left
 	@hack/setup busybox-static
-	TARE_FAULT=all cargo test --package tare --test fault -- --nocapture
+	TARE_FAULT=$(or $(TARE_FAULT),all) cargo test --package tare --test fault -- --nocapture
 
 without: setup ## the end-to-end tests on tare without openat2, clone3 and others of the newer system calls
 	@hack/without

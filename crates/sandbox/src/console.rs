@@ -1,9 +1,8 @@
 //! The container's terminal: made inside its devpts, handed to whoever asked for it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::{CallContext, Context};
 use crate::sys::{self, tty};
@@ -11,17 +10,6 @@ use crate::{Error, Result};
 
 /// What the message with the terminal's descriptor says: receivers use it as the descriptor's name.
 const NAME: &[u8] = b"/dev/ptmx";
-
-/// Connects to the socket at `path`, on which somebody waits for a descriptor.
-///
-/// # Errors
-/// Nobody listens; a path longer than a socket address.
-pub fn connect_to(path: &Path) -> Result<OwnedFd> {
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).call(|| "socket()")?;
-    let address = UnixAddr::new(path).call(|| format!("connect({path:?})"))?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).call(|| format!("connect({path:?})"))?;
-    Ok(socket)
-}
 
 /// A connection to ourselves, for a terminal in the foreground: (ours, the stage's).
 ///
@@ -54,7 +42,8 @@ pub fn take(ptmx: &OwnedFd, peer: &OwnedFd, receiver: BorrowedFd<'_>, size: Opti
 /// # Errors
 /// Nobody takes it.
 pub fn hand_over(receiver: BorrowedFd<'_>, ptmx: BorrowedFd<'_>) -> Result<()> {
-    sys::socket::send_fd(receiver, NAME, ptmx).call(|| "sendmsg(console socket)")
+    // Nothing was sent before: the kernel takes it, whether anybody reads or not.
+    sys::socket::send_fd(receiver, NAME, ptmx).map(drop).call(|| "sendmsg(console socket)")
 }
 
 /// Receives the terminal that a stage sent.

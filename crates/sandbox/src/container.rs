@@ -175,4 +175,9 @@ impl Runtime {
             Some(timeout) => Deadline::after(timeout),
         }
     }
+
+    /// The deadline of a command for what takes the time it takes, unless somebody has said how long the command may.
+    fn only_if_asked(&self, deadline: Deadline) -> Deadline {
+        if self.timeout.is_some() { deadline } else { Deadline::NEVER }
+    }
 }

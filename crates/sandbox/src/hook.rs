@@ -53,7 +53,7 @@ fn run(hook: &Hook, state: &[u8], deadline: Deadline) -> Result<()> {
     if let Some((name, rest)) = args.split_first() {
         command.arg0(name).args(rest);
     }
-    command.env_clear().process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_clear();
     for variable in hook.env().iter().flatten() {
         let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(name, value);
@@ -61,9 +61,20 @@ fn run(hook: &Hook, state: &[u8], deadline: Deadline) -> Result<()> {
     if let Some(traceparent) = timing::traceparent() {
         command.env("TRACEPARENT", traceparent);
     }
-    let mut child = command.spawn().call(|| format!("execve({:?})", hook.path()))?;
+    let (status, output) = complete(&mut command, state, deadline)?;
+    if status.success() { Ok(()) } else { Err(Error::Refused(format!("{}{}", describe(status), quote(&output)))) }
+}
+
+/// Executes a program in a process group of its own, with `input` on its standard input, until it ends by itself. How it
+/// ended, and the end of what it has said.
+///
+/// # Errors
+/// It cannot be executed; the deadline passes first, and its whole process group is killed.
+pub(crate) fn complete(command: &mut Command, input: &[u8], deadline: Deadline) -> Result<(ExitStatus, Vec<u8>)> {
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().call(|| format!("execve({:?})", command.get_program()))?;
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
-    let ended = converse(&mut child, group, state, deadline);
+    let ended = converse(&mut child, group, input, deadline);
     let (ended, output) = match ended {
         Ok(talk) => talk,
         Err(error) => {
@@ -77,7 +88,7 @@ fn run(hook: &Hook, state: &[u8], deadline: Deadline) -> Result<()> {
         return Err(deadline.late(format_args!("{late}{}", quote(&output))));
     }
     let status = child.wait().call(|| "wait4()")?;
-    if status.success() { Ok(()) } else { Err(Error::Refused(format!("{}{}", describe(status), quote(&output)))) }
+    Ok((status, output))
 }
 
 /// Kills the hook's whole process group: the hook is ours, unreaped, so that its group still is its group.

@@ -21,6 +21,7 @@ pub mod label;
 pub mod memory_policy;
 pub mod net_device;
 pub mod notify;
+mod peer;
 pub mod personality;
 pub mod plan;
 pub mod procfs;

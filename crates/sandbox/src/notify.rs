@@ -8,21 +8,23 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv, send, socket};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat, mkdirat};
 use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::Mount;
 
+use crate::deadline::{Deadline, Wait};
 use crate::error::CallContext;
 use crate::plan::mounts::{MountPlan, plan_mounts};
 use crate::plan::{IdMappings, Plan};
 use crate::store::{Entry, unlink_if_there};
 use crate::sys::{self, pidfd::pidfd_open};
-use crate::{Error, Result};
+use crate::{Error, Result, family, peer};
 
 /// The socket's directory, in the container's state directory.
 pub const DIRECTORY: &str = "notify";
@@ -32,8 +34,8 @@ const SOCKET: &str = "notify.sock";
 /// Where the container has it.
 pub(crate) const IN_CONTAINER: &str = "/run/notify";
 
-/// How long the service manager has to say that it has taken the messages, as in sd_notify_barrier(3).
-const BARRIER: u16 = 30_000;
+/// How long the service manager has to take a message, and to say that it has taken all, as in sd_notify_barrier(3).
+const BARRIER: Duration = Duration::from_secs(30);
 
 /// Adds the mount and the variable to the plan of the container whose state is in `state_dir`.
 ///
@@ -82,9 +84,20 @@ pub(crate) fn prepare(entry: &Entry) -> Result<()> {
 
 /// Waits until the container is ready, if anybody wants to know. That the service manager does not listen is no failure of
 /// the container.
-pub(crate) fn wait(proxy: Option<Proxy>, init: Pid) {
-    if let Some(Err(error)) = proxy.map(|proxy| proxy.wait(init)) {
-        tracing::warn!("{error}");
+///
+/// # Errors
+/// The container is not ready in time.
+pub(crate) fn wait(proxy: Option<Proxy>, init: Pid, deadline: Deadline) -> Result<()> {
+    match proxy.map_or(Ok(Wait::Done), |proxy| proxy.wait(init, deadline)) {
+        Ok(Wait::Done) => Ok(()),
+        Ok(Wait::Late) => {
+            let who = family::describe(init);
+            Err(deadline.late(format_args!("the container has not said READY=1 to its NOTIFY_SOCKET: {who}")))
+        }
+        Err(error) => {
+            tracing::warn!("{error}");
+            Ok(())
+        }
     }
 }
 
@@ -100,13 +113,15 @@ impl Proxy {
     ///
     /// # Errors
     /// The call that failed.
-    pub(crate) fn bind(entry: &Entry, host: &Path) -> Result<Option<Self>> {
+    pub(crate) fn bind(entry: &Entry, host: &Path, deadline: Deadline) -> Result<Option<Self>> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = match nix::fcntl::openat(entry.dir(), DIRECTORY, flags, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
             opened => opened.call(|| "open(\"notify\")")?,
         };
         let host = connect_to(host)?;
+        // Or a manager that does not read would keep a command in the foreground from passing on signals.
+        peer::limit_sends(&host, deadline.sooner(BARRIER))?;
         let container = datagram_socket()?;
         unlink_if_there(&directory, SOCKET)?;
         // By the descriptor: a socket's address holds no more than 107 bytes.
@@ -149,43 +164,40 @@ impl Proxy {
     ///
     /// # Errors
     /// The service manager takes no messages.
-    pub(crate) fn wait(&self, init: Pid) -> Result<()> {
+    fn wait(&self, init: Pid, deadline: Deadline) -> Result<Wait> {
         let pidfd = match pidfd_open(init) {
-            Err(Errno::ESRCH) => return Ok(()),
+            Err(Errno::ESRCH) => return Ok(Wait::Done),
             opened => opened.call(|| format!("pidfd_open({init})"))?,
         };
         loop {
             let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN), PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                polled => polled.call(|| "poll(notify socket)")?,
-            };
+            if deadline.poll(&mut fds).call(|| "poll(notify socket)")? == Wait::Late {
+                return Ok(Wait::Late);
+            }
             let ended = fds[1].any().unwrap_or(false);
             // What it said before it ended counts.
             if self.relay(init)? {
-                return self.barrier();
+                self.barrier(deadline.sooner(BARRIER))?;
+                return Ok(Wait::Done);
             }
             if ended {
-                return Ok(());
+                return Ok(Wait::Done);
             }
         }
     }
 
     /// sd_notify_barrier(3): the service manager closes the descriptor it is sent when it has read all before it. Who exits
     /// earlier may be gone when it asks whose message that was.
-    fn barrier(&self) -> Result<()> {
+    fn barrier(&self, deadline: Deadline) -> Result<()> {
         let (closed, sent) = pipe2(OFlag::O_CLOEXEC).call(|| "pipe2()")?;
         sys::socket::send_fd(self.host.as_fd(), b"BARRIER=1", sent.as_fd()).call(|| "sendmsg(NOTIFY_SOCKET)")?;
         drop(sent);
         // A manager that does not know it lets the time pass: no error.
-        match poll(&mut [PollFd::new(closed.as_fd(), PollFlags::empty())], PollTimeout::from(BARRIER)) {
-            Ok(0) => {
-                tracing::warn!("NOTIFY_SOCKET: no answer to BARRIER=1 within 30 seconds");
-                Ok(())
-            }
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno).call(|| "poll(barrier)"),
+        if deadline.poll(&mut [PollFd::new(closed.as_fd(), PollFlags::empty())]).call(|| "poll(barrier)")? == Wait::Late
+        {
+            tracing::warn!("NOTIFY_SOCKET: no answer to BARRIER=1 within {deadline}");
         }
+        Ok(())
     }
 
     fn tell(&self, message: &[u8]) -> Result<()> {

@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid, pipe2, read};
 use oci_spec::runtime::LinuxIdMapping;
 
+use crate::deadline::{Deadline, TO_MAKE};
 use crate::error::{CallContext, Context};
 use crate::plan::IdMappings;
 use crate::sys::capability;
@@ -97,7 +98,7 @@ pub fn with_mappings(proof: SingleThreaded, maps: &IdMappings) -> Result<OwnedFd
         exit_child(0)
     };
     drop(wait);
-    let opened = write_maps(child, maps, "").and_then(|()| {
+    let opened = write_maps(child, maps, "", Deadline::after(TO_MAKE)).and_then(|()| {
         let path = format!("/proc/{child}/ns/user");
         File::open(&path).map(OwnedFd::from).call(|| format!("open({path:?})"))
     });
@@ -114,15 +115,15 @@ pub fn with_mappings(proof: SingleThreaded, maps: &IdMappings) -> Result<OwnedFd
 /// than that the setuid helpers newuidmap and newgidmap write, by leave of /etc/subuid and /etc/subgid.
 ///
 /// # Errors
-/// The kind of mapping, and what the kernel or the helper says to it.
-pub(crate) fn write_maps(pid: Pid, maps: &IdMappings, of: &str) -> Result<()> {
+/// The kind of mapping, and what the kernel or the helper says to it; a helper that does not end in time.
+pub(crate) fn write_maps(pid: Pid, maps: &IdMappings, of: &str, deadline: Deadline) -> Result<()> {
     for (kind, mappings) in [(Kind::Uid, &maps.uid), (Kind::Gid, &maps.gid)] {
-        write_map(pid, kind, mappings).during(|| format!("{of}{}", kind.field()))?;
+        write_map(pid, kind, mappings, deadline).during(|| format!("{of}{}", kind.field()))?;
     }
     Ok(())
 }
 
-fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping]) -> Result<()> {
+fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping], deadline: Deadline) -> Result<()> {
     if geteuid().is_root() || is_capable(kind) {
         match write_lines(pid, kind, mappings) {
             // Root without the capability is like any other user.
@@ -131,7 +132,7 @@ fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping]) -> Result<()> {
         }
     }
     if !is_own_alone(mappings, kind.own()) {
-        return helper::write_map(pid, kind, mappings);
+        return helper::write_map(pid, kind, mappings, deadline);
     }
     if kind == Kind::Gid {
         write_once(&format!("/proc/{pid}/setgroups"), b"deny")?;

@@ -1,10 +1,15 @@
 //! `--timeout`: one budget for all that a command waits for. When it is spent, one line says what for and for whom, and nothing
 //! is left; what the container does is nobody's to cut short.
 
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Instant;
 
-use tare_testkit::{Bundle, Container, Output, TempDir, deadline, known, wait_until};
+use serde_json::json;
+use tare_testkit::{Bundle, Container, Output, Runtime, TempDir, deadline, known, wait_until};
+
+use crate::rootless::{USER, as_user, script};
 
 const SLEEP: &str = "exec sleep 1000";
 
@@ -36,8 +41,8 @@ fn a_hook_of_create_that_takes_too_long_is_named_with_its_processes_and_killed()
     for stage in ["prestart", "createRuntime"] {
         let bundle = Bundle::sleeper().hook_script(stage, "sleep 1000 & sleep 1000");
         let container = runtime.container(&bundle);
-        let words = [stage, "hook #0", "timed out after 700 ms: pid ", "\"sleep\" (state S, wchan "];
-        times_out(&container, "700ms", "create", &[container.id()], &words);
+        let words = [stage, "hook #0", "timed out after 2 s: pid ", "\"sleep\" (state S, wchan "];
+        times_out(&container, "2s", "create", &[container.id()], &words);
         container.is("none");
     }
 }
@@ -131,6 +136,157 @@ fn a_bus_that_does_not_answer_is_named_with_who_has_made_it() {
     assert!(output.stderr.contains(&maker), "{output}");
     assert!(begun.elapsed() < deadline() / 2, "{output}");
     container.is("none");
+}
+
+/// A program of this name for a PATH of its own, which sleeps.
+fn sleeping_program(name: &str) -> TempDir {
+    let dir = TempDir::new("bin");
+    let program = dir.join(name);
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+fn path_with(dir: &TempDir) -> String {
+    format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap_or_default())
+}
+
+#[test]
+fn a_helper_that_does_not_end_is_named_and_killed() {
+    let runtime = as_user();
+    known!(runtime, Runc: "has no such flag", Crun: "the same", Youki: "the same");
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 300_000, "size": 9}]);
+    let bundle = script("true").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    let dir = sleeping_program("newuidmap");
+    let container = runtime.container(&bundle);
+    let begun = Instant::now();
+    let create = container.verb_with(&["--timeout", "2s"], "create").env("PATH", path_with(&dir));
+    let output = create.arg(container.id()).run();
+    let output = output.fails(&["linux.uidMappings: newuidmap: timed out after 2 s: pid ", "\"sleep\" (state S"]);
+    assert!(begun.elapsed() < deadline() / 2 && output.stderr.lines().count() == 1, "{output}");
+    container.is("none");
+}
+
+/// A socket with a backlog that is full: who connects has to wait, and nobody accepts.
+struct Full {
+    dir: TempDir,
+    _listener: UnixListener,
+    _waiting: Vec<UnixStream>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let dir = TempDir::new("full");
+        let listener = UnixListener::bind(dir.join("s")).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let socket = rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::STREAM,
+                rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC,
+                None,
+            );
+            let socket = socket.unwrap();
+            let address = rustix::net::SocketAddrUnix::new(dir.join("s")).unwrap();
+            match rustix::net::connect(&socket, &address) {
+                Ok(()) => waiting.push(UnixStream::from(socket)),
+                Err(rustix::io::Errno::AGAIN) => return Self { dir, _listener: listener, _waiting: waiting },
+                Err(errno) => panic!("{errno}"),
+            }
+        }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.join("s")
+    }
+}
+
+#[test]
+fn a_socket_on_which_nobody_accepts_is_named() {
+    let runtime = runtime!();
+    let full = Full::new();
+    let path = full.path();
+    let socket = path.to_str().unwrap();
+    let words = ["connect(", socket, "timed out after 700 ms: nobody accepts"];
+    let with_terminal = Bundle::sleeper().terminal();
+    let container = runtime.container(&with_terminal);
+    times_out(&container, "700ms", "create", &["--console-socket", socket, container.id()], &words);
+    container.is("none");
+
+    let plain = Bundle::sleeper();
+    let container = runtime.container(&plain);
+    times_out(&container, "700ms", "create", &["--pidfd-socket", socket, container.id()], &words);
+    container.is("none");
+
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": socket});
+    let notifying = Bundle::sleeper().set("/linux/seccomp", profile);
+    let container = runtime.container(&notifying);
+    times_out(&container, "700ms", "create", &[container.id()], &words);
+    container.is("none");
+}
+
+#[test]
+fn a_seccomp_agent_that_does_not_read_is_named() {
+    let runtime = runtime!();
+    let dir = TempDir::new("mute");
+    let _mute = UnixListener::bind(dir.join("s")).unwrap();
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": dir.join("s")});
+    // The state that it is sent is more than a socket holds.
+    let bundle =
+        Bundle::sleeper().set("/linux/seccomp", profile).set("/annotations", json!({"long": "x".repeat(1 << 20)}));
+    let container = runtime.container(&bundle);
+    let agent = format!("sendmsg(seccomp listener): timed out after 3 s: nobody reads: pid {} \"", std::process::id());
+    times_out(&container, "3s", "create", &[container.id()], &["linux.seccomp.listenerPath", &agent]);
+    container.is("none");
+}
+
+/// The verb for a service manager that listens.
+fn unready(runtime: &Runtime, verb: &str, prepare: &[&str], arguments: &[&str]) -> (Output, String) {
+    let dir = TempDir::new("notify");
+    let _manager = UnixDatagram::bind(dir.join("manager")).unwrap();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    for &before in prepare {
+        container.verb(before).env("NOTIFY_SOCKET", dir.join("manager")).arg(container.id()).run().ok();
+    }
+    let begun = Instant::now();
+    let command = container.verb_with(&["--timeout", "2s"], verb).env("NOTIFY_SOCKET", dir.join("manager"));
+    let output = command.args(arguments).arg(container.id()).run();
+    assert!(begun.elapsed() < deadline() / 2, "{output}");
+    let words = "timed out after 2 s: the container has not said READY=1 to its NOTIFY_SOCKET: pid ";
+    (output.fails(&[words, "\"sleep\" (state S"]), container.status())
+}
+
+/// As with a poststart hook that fails.
+#[test]
+fn a_container_that_is_not_ready_in_time_is_stopped() {
+    let runtime = runtime!();
+    let (output, status) = unready(&runtime, "start", &["create"], &[]);
+    assert!(status == "stopped" && output.stderr.lines().count() == 1, "{status}: {output}");
+    let (output, status) = unready(&runtime, "run", &[], &["--detach"]);
+    assert!(status == "none" && output.stderr.lines().count() == 1, "{status}: {output}");
+}
+
+/// One that CRIU has half saved must not be left with CRIU's code in it: what does not give up is let, and named.
+#[test]
+fn a_criu_that_does_not_end_is_named() {
+    let runtime = runtime!();
+    let dir = sleeping_program("criu");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.up();
+    let images = TempDir::new("images");
+    let checkpoint = container.verb_with(&["--timeout", "1s"], "checkpoint").env("PATH", path_with(&dir));
+    let output = checkpoint.args(["--image-path", images.path().to_str().unwrap(), container.id()]).run();
+    let output = output.fails(&["timed out after 1 s: criu is not done: pid "]);
+    let warning = "criu has not given up, the container may be saved yet: pid ";
+    let (_, named) = output.stderr.split_once(warning).unwrap_or_else(|| panic!("{output}"));
+    let pid: i32 = named.split(' ').next().unwrap().parse().unwrap();
+    container.is("running");
+    assert!(Path::new("/proc").join(pid.to_string()).exists(), "{output}");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
 }
 
 /// On cgroup v1 what is born into a frozen cgroup cannot even be killed until that is thawed.

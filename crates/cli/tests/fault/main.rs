@@ -6,7 +6,7 @@
 //! And whole lives of containers, at random, with a fault somewhere in them ([`lives`]).
 //!
 //! Each test tries some of the points, others each time; `TARE_FAULT=all` tries all of them (`make fault`),
-//! `TARE_FAULT=500` so many, and `TARE_FAULT=create/1/37/KILL`, which a failure prints, that one.
+//! `TARE_FAULT=2/8` the second of eight parts of them, `TARE_FAULT=500` so many, and `TARE_FAULT=create/1/37/KILL`, which a failure prints, that one.
 
 // The registers of a stopped system call are read and written by name.
 #![cfg(target_arch = "x86_64")]

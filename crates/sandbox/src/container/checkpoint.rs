@@ -90,7 +90,8 @@ impl Runtime {
     pub fn checkpoint(&self, id: &str, options: &CheckpointOptions) -> Result<()> {
         let proof = SingleThreaded::verify()?;
         let program = criu::find()?;
-        let locked = self.store().open(id)?.lock(self.deadline(TO_CHANGE))?;
+        let deadline = self.deadline(TO_CHANGE);
+        let locked = self.store().open(id)?.lock(deadline)?;
         let record = locked.record()?.ok_or(Error::NotExist)?;
         let cgroup = cgroup::open(&record.cgroup);
         match super::inspect::status(&locked, cgroup.as_ref())? {
@@ -140,15 +141,22 @@ impl Runtime {
             work: work.as_ref().map(Images::path),
         };
         let (unborn, _) = Unborn::fork(proof, &birth, || Ok(()))?;
-        let session = unborn.proceed()?;
-        let response = session.ask(typ, opts, &mut |_| Ok(()))?;
-        session.finish()?;
+        // To save a container takes the time that its memory takes.
+        let patience = self.only_if_asked(deadline);
+        let mut session = unborn.proceed(patience)?;
+        let asked = session.ask(typ, opts, &mut |_| Ok(()), patience);
+        let response = match asked.and_then(|response| session.finish(patience).map(|()| response)) {
+            Ok(response) => response,
+            Err(error) => {
+                session.abandon();
+                return Err(error);
+            }
+        };
         check(&response, &log)?;
         if options.pre_dump || options.leave_running {
             return Ok(());
         }
-        // CRIU has taken what time it took.
-        let deadline = self.deadline(TO_CHANGE);
+        let deadline = if self.timeout.is_some() { deadline } else { self.deadline(TO_CHANGE) };
         delete::await_end(init, deadline)?;
         let poststop = if record.hooks.poststop { HookPlan::new(&spec).poststop } else { Vec::new() };
         delete::remove(locked, Some(init), cgroup.as_ref(), &poststop, &record, deadline)

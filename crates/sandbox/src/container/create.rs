@@ -28,7 +28,7 @@ use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, hook, rootfs, sys, timing, userns};
+use crate::{Error, Result, console, hook, peer, rootfs, sys, timing, userns};
 
 /// Where the master side of the container's terminal goes.
 pub(super) enum Terminal {
@@ -125,7 +125,12 @@ impl Runtime {
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
         let Some(signals) = signals else {
-            notify::wait(notify, init);
+            if let Err(error) = notify::wait(notify, init, self.only_if_asked(deadline)) {
+                end_child(init);
+                // What is reported is the cause; what could not be removed is found by `delete --force`.
+                let _left = self.remove_ended(id, cgroup.as_ref(), &plan, &record);
+                return Err(error);
+            }
             return Ok(0);
         };
         let code = foreground::wait(init, &signals, ptmx, notify);
@@ -240,12 +245,12 @@ impl Runtime {
         timing::lap(Step::Plan);
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
-        let terminal =
-            open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
-        let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
+        let terminal = open_terminal(plan.process.terminal, options.console_socket.as_deref(), detach, deadline)
+            .at(Step::Console)?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(|path| peer::connect_to(path, deadline)).transpose()?;
         let receiver = plan.process.seccomp.as_ref().and_then(Filter::listener);
         let listener = receiver
-            .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None))
+            .map(|receiver| receiver.listener(&plan.hook_state, Status::Creating, None, deadline))
             .transpose()
             .at(Step::Seccomp)?;
         let Ground { locked, cgroup, record, first, late, rootless } =
@@ -265,7 +270,7 @@ impl Runtime {
             if let Some(host) = &options.notify_socket {
                 notify::prepare(&locked).at(Step::Mount)?;
                 // For create it is start that has the service manager's attention.
-                notify = if matches!(waits, Waits::OnWire) { Proxy::bind(&locked, host)? } else { None };
+                notify = if matches!(waits, Waits::OnWire) { Proxy::bind(&locked, host, deadline)? } else { None };
             }
             let fifo = matches!(waits, Waits::AtFifo).then(|| fifo::make(&locked)).transpose()?;
             let (mut own, next) = inherit(&plan, single_threaded, cgroup.as_ref(), stages, fifo)?;
@@ -324,10 +329,15 @@ pub(super) enum Detach {
     No,
 }
 
-pub(super) fn open_terminal(wanted: bool, console_socket: Option<&Path>, detach: Detach) -> Result<Terminal> {
+pub(super) fn open_terminal(
+    wanted: bool,
+    console_socket: Option<&Path>,
+    detach: Detach,
+    deadline: Deadline,
+) -> Result<Terminal> {
     match (console_socket, wanted, detach) {
         (Some(path), true, Detach::Yes) => {
-            console::connect_to(path).map(Terminal::Client).during(|| "--console-socket")
+            peer::connect_to(path, deadline).map(Terminal::Client).during(|| "--console-socket")
         }
         (None, true, Detach::Yes) => Err(Error::Refused(
             "process.terminal: cannot allocate tty if the runtime will detach without setting console socket".into(),
@@ -459,6 +469,7 @@ pub(super) fn announce(
     if let Some(socket) = pidfd_socket {
         let pidfd = pidfd_open(init).call(|| format!("pidfd_open({init})"))?;
         sys::socket::send_fd(socket.as_fd(), b"standard", pidfd.as_fd())
+            .map(drop)
             .call(|| "sendmsg(pidfd socket)")
             .during(|| "--pidfd-socket")?;
     }

@@ -25,7 +25,7 @@ use crate::step::Step;
 use crate::store::write_pid_file;
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, console, intel_rdt, store, sys, timing};
+use crate::{Error, Result, console, intel_rdt, peer, store, sys, timing};
 
 impl Runtime {
     /// Runs one more process; in the foreground waits, and returns its exit code.
@@ -57,15 +57,16 @@ impl Runtime {
         let process = ProcessPlan::new(&process_of(&spec, options)?, spec.linux().as_ref(), Filter::of(&spec)?)?;
         process.labels.check_host(None)?;
         let detach = if options.detach { Detach::Yes } else { Detach::No };
-        let terminal = open_terminal(process.terminal, options.console_socket.as_deref(), detach).at(Step::Console)?;
+        let terminal =
+            open_terminal(process.terminal, options.console_socket.as_deref(), detach, deadline).at(Step::Console)?;
         let receiver = process.seccomp.as_ref().and_then(Filter::listener).cloned();
         let state = super::delete::hook_state(&record);
         let listener = receiver
             .as_ref()
-            .map(|receiver| receiver.listener(&state, Status::Running, Some(init.pid)))
+            .map(|receiver| receiver.listener(&state, Status::Running, Some(init.pid), deadline))
             .transpose()
             .at(Step::Seccomp)?;
-        let pidfd_socket = options.pidfd_socket.as_deref().map(console::connect_to).transpose()?;
+        let pidfd_socket = options.pidfd_socket.as_deref().map(|path| peer::connect_to(path, deadline)).transpose()?;
         let signals = if options.detach { None } else { Some(Signals::take()?) };
         let (ours, console) = terminal.split();
         let namespaces = namespaces_of(&spec);
@@ -165,6 +166,7 @@ fn announce(options: &ExecOptions, ready: &Ready, pidfd_socket: Option<&OwnedFd>
 fn send_pidfd(socket: &OwnedFd, pid: Pid) -> Result<()> {
     let pidfd = pidfd_open(pid).call(|| format!("pidfd_open({pid})"))?;
     sys::socket::send_fd(socket.as_fd(), b"setns", pidfd.as_fd())
+        .map(drop)
         .call(|| "sendmsg(pidfd socket)")
         .during(|| "--pidfd-socket")
 }

@@ -81,6 +81,7 @@ impl Runtime {
 
     fn bring_back(&self, id: &str, create: &CreateOptions, detach: Detach, options: &RestoreOptions) -> Result<Back> {
         let proof = SingleThreaded::verify()?;
+        let deadline = self.deadline(TO_MAKE);
         crate::store::check_id(id)?;
         let program = criu::find()?;
         let (bundle, mut plan) = self.plan(id, create).at(Step::Plan)?;
@@ -95,11 +96,10 @@ impl Runtime {
             notify::plan(&mut plan, &self.root.join(id)).at(Step::Plan)?;
         }
         saved.mounted.check(&plan.mounts).at(Step::Plan)?;
-        let terminal = open_terminal(plan.process.terminal, create.console_socket.as_deref(), detach);
+        let terminal = open_terminal(plan.process.terminal, create.console_socket.as_deref(), detach, deadline);
         let mut terminal = Receiver::new(terminal.at(Step::Console)?);
         let rdt = plan.intel_rdt.as_ref().map(|rdt| intel_rdt::locate(rdt, id)).transpose().at(Step::Plan)?;
         let resctrl = rdt.as_ref().map(Groups::to_remove).unwrap_or_default();
-        let deadline = self.deadline(TO_MAKE);
         let ground = self.lay_ground(id, &bundle, &plan, resctrl, deadline)?;
         let log = work.as_ref().unwrap_or(&images).path().join(LOG);
         let opts = shared(&options.criu, LOG);
@@ -109,7 +109,7 @@ impl Runtime {
                 notify::prepare(&ground.locked).at(Step::Mount)?;
                 // Who detaches waits for nothing: most have said it before they were saved.
                 let host = create.notify_socket.as_deref().filter(|_| detach == Detach::No);
-                notify = host.map(|host| Proxy::bind(&ground.locked, host)).transpose()?.flatten();
+                notify = host.map(|host| Proxy::bind(&ground.locked, host, deadline)).transpose()?.flatten();
             }
             rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup)?;
             let restore = Restore {
@@ -123,12 +123,12 @@ impl Runtime {
                 create,
                 options,
                 deadline,
+                patience: self.only_if_asked(deadline),
             };
             restore.run(&program, opts, &log, &mut terminal)
         })();
         let Ground { locked, cgroup, record, late, .. } = ground;
-        // CRIU has taken what time it took.
-        let after = self.deadline(TO_MAKE);
+        let after = if self.timeout.is_some() { deadline } else { self.deadline(TO_MAKE) };
         let limited = restored.and_then(|init| {
             create::limit_late(cgroup.as_ref(), late, after).map(|()| init).inspect_err(|_| end_child(init))
         });
@@ -176,8 +176,10 @@ struct Restore<'a> {
     rdt: Option<&'a Groups>,
     create: &'a CreateOptions,
     options: &'a RestoreOptions,
-    /// For hooks and the cgroup; CRIU takes what time it takes.
+    /// For hooks and the cgroup.
     deadline: Deadline,
+    /// For CRIU, which takes the time that the container's memory takes.
+    patience: Deadline,
 }
 
 impl Restore<'_> {
@@ -220,18 +222,16 @@ impl Restore<'_> {
             let Ground { first, rootless, .. } = self.ground;
             place_in_scope(cgroup.as_ref(), process, first, *rootless, self.plan.cgroup_owner, self.deadline)?;
         }
-        let session = unborn.proceed()?;
+        let mut session = unborn.proceed(self.patience)?;
         self.fill(&mut opts, process, &stage, &joined)?;
         let mut init = None;
-        let answered = session.ask(Type::Restore, opts, &mut |notice| {
+        let notice = &mut |notice: Notice| {
             init = Some(notice.pid).filter(|pid| *pid > 0).or(init);
             self.notice(notice, terminal)
-        });
-        if answered.is_ok() {
-            session.finish()?;
-        } else {
-            drop(session);
-        }
+        };
+        let answered = session.ask(Type::Restore, opts, notice, self.patience);
+        let answered = answered.and_then(|response| session.finish(self.patience).map(|()| response));
+        drop(session);
         unlinkat(locked.dir(), DIRECTORY, UnlinkatFlags::RemoveDir).call(|| format!("rmdir({stage_directory:?})"))?;
         let checked = answered.and_then(|response| check(&response, log).map(|()| response));
         match checked.map(|response| response.restore) {

@@ -10,7 +10,7 @@ use crate::init::fifo;
 use crate::notify::{self, Proxy};
 use crate::plan::HookPlan;
 use crate::step::Step;
-use crate::store::{Locked, unlink_if_there};
+use crate::store::{Init, Locked, unlink_if_there};
 use crate::{Error, Result, cgroup, family, hook, timing};
 
 impl Runtime {
@@ -31,7 +31,7 @@ impl Runtime {
             Status::Creating => return Err(Error::Refused("cannot start a container that is being created".into())),
         }
         timing::lap(Step::Plan);
-        let notify = notify_socket.map(|host| Proxy::bind(&locked, host)).transpose()?.flatten();
+        let notify = notify_socket.map(|host| Proxy::bind(&locked, host, deadline)).transpose()?.flatten();
         if fifo::release(&locked, deadline).at(Step::AwaitStart)? == Wait::Late {
             return Err(not_started(&locked, cgroup.as_ref(), deadline)).at(Step::AwaitStart);
         }
@@ -44,16 +44,19 @@ impl Runtime {
         if record.hooks.poststart {
             let spec = locked.spec()?;
             let state = delete::hook_state(&record).json(Status::Running, init.pid.as_raw());
-            hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state, deadline).inspect_err(|_| {
-                // "Generate an error, stop the container": the error is the hook's.
-                let _stopped = delete::kill_init(init).and_then(|()| delete::await_end(init, Deadline::after(TO_UNDO)));
-            })?;
+            // "Generate an error, stop the container": the error is the hook's.
+            hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state, deadline)
+                .inspect_err(|_| stop(init))?;
         }
         // Others may look at it, stop it, delete it, while we wait.
         drop(locked);
-        notify::wait(notify, init.pid);
-        Ok(())
+        notify::wait(notify, init.pid, self.only_if_asked(deadline)).inspect_err(|_| stop(init))
     }
+}
+
+/// Ends init after a failure, which is what is reported. What stays is found by `delete --force`.
+fn stop(init: Init) {
+    let _stopped = delete::kill_init(init).and_then(|()| delete::await_end(init, Deadline::after(TO_UNDO)));
 }
 
 /// The error for a program that is not executed in time, with the processes that keep it from that. It is not to be later
@@ -65,8 +68,7 @@ fn not_started(locked: &Locked, cgroup: &dyn Cgroup, deadline: Deadline) -> Erro
         pids => cgroup::describe_processes(pids),
     };
     if let Some(init) = init {
-        // What is reported is the cause. What stays is found by `delete --force`.
-        let _stopped = delete::kill_init(init).and_then(|()| delete::await_end(init, Deadline::after(TO_UNDO)));
+        stop(init);
     }
     deadline.late(format_args!("the container's init has not executed its program: {who}"))
 }

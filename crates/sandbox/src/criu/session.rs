@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair};
 use nix::sys::stat::Mode;
@@ -15,11 +16,13 @@ use nix::unistd::Pid;
 use prost::Message;
 
 use super::rpc::{Notification, Options, Request, Response, Type};
+use crate::deadline::{Deadline, TO_UNDO, Wait};
 use crate::error::CallContext;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::{execve, exit_child};
+use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
-use crate::{Error, Result, sys};
+use crate::{Error, Result, family, sys};
 
 /// What the child sends instead of becoming CRIU begins with this byte, which begins no message of protobuf: there is no
 /// field 0.
@@ -60,7 +63,7 @@ pub struct Unborn {
     child: Child,
 }
 
-/// CRIU at work. Killed when dropped.
+/// CRIU at work. Killed when dropped, unless it is [`Session::abandon`]ed.
 #[derive(Debug)]
 pub struct Session {
     socket: OwnedFd,
@@ -89,6 +92,20 @@ impl Drop for Child {
     }
 }
 
+impl Child {
+    /// Waits for something to read on `socket`, or its end.
+    fn await_message(&self, socket: &OwnedFd, deadline: Deadline) -> Result<()> {
+        match deadline.poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)]).call(|| "poll(criu)")? {
+            Wait::Done => Ok(()),
+            Wait::Late => Err(self.late(deadline)),
+        }
+    }
+
+    fn late(&self, deadline: Deadline) -> Error {
+        deadline.late(format_args!("criu is not done: {}", self.0.map_or_else(String::new, family::describe)))
+    }
+}
+
 impl Unborn {
     /// Forks. The child, whose pid is returned too, waits for [`Self::proceed`], calls `prepare` and becomes CRIU.
     ///
@@ -108,10 +125,11 @@ impl Unborn {
     /// Lets the child go on, now that it is where it is to be, and returns when it is prepared.
     ///
     /// # Errors
-    /// What failed in the child.
-    pub fn proceed(self) -> Result<Session> {
+    /// What failed in the child; it is not prepared in time.
+    pub fn proceed(self, deadline: Deadline) -> Result<Session> {
         send(self.socket.as_raw_fd(), b" ", MsgFlags::MSG_NOSIGNAL).map(drop).call(|| "send(criu)")?;
         let mut buffer = [0; 4096];
+        self.child.await_message(&self.socket, deadline)?;
         let (message, socket) = receive(&self.socket, &mut buffer)?;
         let mut numbers = std::str::from_utf8(message).unwrap_or_default().split(' ').map(str::parse::<RawFd>);
         match (socket, numbers.next()) {
@@ -149,28 +167,55 @@ impl Session {
     /// Lets CRIU end by itself, after an answer.
     ///
     /// # Errors
-    /// None in practice.
-    pub fn finish(mut self) -> Result<()> {
-        shutdown(self.socket.as_raw_fd(), Shutdown::Both).call(|| "shutdown(criu)")?;
-        let Some(process) = self.child.0.take() else { return Ok(()) };
-        loop {
-            match waitpid(process, None) {
-                Err(Errno::EINTR) => {}
-                waited => return waited.map(drop).call(|| format!("waitpid({process})")),
-            }
+    /// It does not in time.
+    pub fn finish(&mut self, deadline: Deadline) -> Result<()> {
+        match self.end(deadline)? {
+            Wait::Done => Ok(()),
+            Wait::Late => Err(self.child.late(deadline)),
         }
+    }
+
+    /// Lets CRIU take back what it has done and end by itself. Killed half way it would leave its code in the processes that
+    /// it saves: so one that works on is let, and named.
+    pub fn abandon(mut self) {
+        if !matches!(self.end(Deadline::after(TO_UNDO)), Ok(Wait::Done))
+            && let Some(process) = self.child.0.take()
+        {
+            tracing::warn!("criu has not given up, the container may be saved yet: {}", family::describe(process));
+        }
+    }
+
+    /// Hangs up, and waits for the end of CRIU.
+    fn end(&mut self, deadline: Deadline) -> Result<Wait> {
+        let Some(process) = self.child.0 else { return Ok(Wait::Done) };
+        shutdown(self.socket.as_raw_fd(), Shutdown::Both).call(|| "shutdown(criu)")?;
+        let pidfd = pidfd_open(process).call(|| format!("pidfd_open({process})"))?;
+        let ended = deadline.poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)]).call(|| "poll(criu)")?;
+        if ended == Wait::Done {
+            waitpid(process, None).call(|| format!("waitpid({process})"))?;
+            self.child.0 = None;
+        }
+        Ok(ended)
     }
 
     /// Asks, and answers what CRIU notifies of with `on`, whose failure is CRIU's too.
     ///
     /// # Errors
-    /// What `on` said; a CRIU that could not be started, or ended without an answer. That it refused is an answer.
-    pub fn ask(&self, typ: Type, mut opts: Options, on: &mut dyn FnMut(Notice) -> Result<()>) -> Result<Response> {
+    /// What `on` said; a CRIU that could not be started, ended without an answer, or has none in time. That it refused is an
+    /// answer.
+    pub fn ask(
+        &self,
+        typ: Type,
+        mut opts: Options,
+        on: &mut dyn FnMut(Notice) -> Result<()>,
+        deadline: Deadline,
+    ) -> Result<Response> {
         opts.images_dir_fd = self.directories.images;
         opts.work_dir_fd = self.directories.work;
         self.send(&Request { r#type: typ as i32, opts: Some(opts), ..Request::default() })?;
         let mut failed = None;
         loop {
+            self.child.await_message(&self.socket, deadline)?;
             let (response, fd) = self.receive()?;
             if response.r#type != Type::Notify as i32 {
                 return failed.map_or(Ok(response), Err);

@@ -195,7 +195,7 @@ impl Build<'_> {
     /// Writes the id maps of stage 1's new user namespace, user_namespaces(7).
     fn map_ids(&self) -> Result<()> {
         let stage1 = self.stage1.ok_or_else(|| Error::Refused("id maps asked for by nobody".into()))?;
-        write_maps(stage1, &self.asked.plan()?.id_mappings, "linux.")
+        write_maps(stage1, &self.asked.plan()?.id_mappings, "linux.", self.asked.deadline)
     }
 
     fn place(&self) -> Result<()> {
@@ -214,7 +214,7 @@ impl Build<'_> {
     fn hand_over(&mut self, number: i32) -> Result<()> {
         let init = self.init()?;
         let listener = self.asked.listener.ok_or_else(|| Error::Refused("no listener to notify".into()))?;
-        listener.hand_over(init, number)
+        listener.hand_over(init, number, self.asked.deadline)
     }
 
     fn run_hooks(&mut self) -> Result<()> {

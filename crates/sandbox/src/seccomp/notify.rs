@@ -9,10 +9,11 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::container::Status;
+use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
 use crate::plan::HookState;
 use crate::sys::pidfd::pidfd_open;
-use crate::{Result, console, sys};
+use crate::{Result, peer, sys};
 
 /// The name of the descriptor in the list of the message.
 const FD_NAME: &str = oci_spec::runtime::SECCOMP_FD_NAME;
@@ -30,9 +31,15 @@ impl Receiver {
     /// Connects, before anything is forked: it is a path of the host.
     ///
     /// # Errors
-    /// Nobody listens; a path longer than a socket address.
-    pub fn listener<'a>(&'a self, state: &'a HookState, status: Status, init: Option<Pid>) -> Result<Listener<'a>> {
-        let socket = console::connect_to(&self.path).during(|| "linux.seccomp.listenerPath")?;
+    /// Nobody listens, or accepts in time; a path longer than a socket address.
+    pub fn listener<'a>(
+        &'a self,
+        state: &'a HookState,
+        status: Status,
+        init: Option<Pid>,
+        deadline: Deadline,
+    ) -> Result<Listener<'a>> {
+        let socket = peer::connect_to(&self.path, deadline).during(|| "linux.seccomp.listenerPath")?;
         Ok(Listener { socket, metadata: self.metadata.as_deref(), state, status, init })
     }
 }
@@ -69,14 +76,13 @@ impl Listener<'_> {
     /// Takes descriptor `number` of `process` and sends it, with the state.
     ///
     /// # Errors
-    /// The call that failed.
-    pub fn hand_over(&self, process: Pid, number: RawFd) -> Result<()> {
+    /// The call that failed; nobody reads it in time.
+    pub fn hand_over(&self, process: Pid, number: RawFd, deadline: Deadline) -> Result<()> {
         let pidfd = pidfd_open(process).call(|| format!("pidfd_open({process})"))?;
         let notifications = sys::seccomp::pidfd_getfd(pidfd.as_fd(), number)
             .call(|| format!("pidfd_getfd(pidfd of {process}, {number})"))?;
         let message = serde_json::to_vec(&self.message(process)).unwrap_or_default();
-        sys::socket::send_fd(self.socket.as_fd(), &message, notifications.as_fd())
-            .call(|| "sendmsg(seccomp listener)")
+        peer::send_fd(&self.socket, &message, notifications.as_fd(), deadline, "seccomp listener")
             .during(|| "linux.seccomp.listenerPath")?;
         // A listener may read to the end before it looks at the first notification.
         shutdown(self.socket.as_raw_fd(), Shutdown::Both).call(|| "shutdown(seccomp listener)")

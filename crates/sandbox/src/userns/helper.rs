@@ -4,7 +4,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Pid, getuid};
@@ -12,9 +12,10 @@ use oci_spec::runtime::LinuxIdMapping;
 
 use super::Kind;
 use super::subid::{Range, missing, ranges_of};
-use crate::error::CallContext;
+use crate::deadline::Deadline;
+use crate::error::Context;
 use crate::sys::path::has_xattr;
-use crate::{Error, Result};
+use crate::{Error, Result, hook};
 
 impl Kind {
     fn helper(self) -> &'static str {
@@ -42,8 +43,8 @@ impl Kind {
 /// Has the helper write the map of `pid`.
 ///
 /// # Errors
-/// There is none; what it says, and what it lacks.
-pub(super) fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping]) -> Result<()> {
+/// There is none; what it says, and what it lacks; it does not end in time.
+pub(super) fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping], deadline: Deadline) -> Result<()> {
     let name = kind.helper();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let Some(program) = find(name, &path) else {
@@ -52,16 +53,13 @@ pub(super) fn write_map(pid: Pid, kind: Kind, mappings: &[LinuxIdMapping]) -> Re
         return Err(error.hinted(format!("install it ({package}), or map your own id alone")));
     };
     let numbers = mappings.iter().flat_map(|mapping| [mapping.container_id(), mapping.host_id(), mapping.size()]);
-    let output = Command::new(&program)
-        .arg(pid.to_string())
-        .args(numbers.map(|number| number.to_string()))
-        .stdin(Stdio::null())
-        .output()
-        .call(|| format!("execve({program:?})"))?;
-    if output.status.success() {
+    let mut command = Command::new(&program);
+    command.arg(pid.to_string()).args(numbers.map(|number| number.to_string()));
+    let (status, output) = hook::complete(&mut command, b"", deadline).during(|| name)?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output);
     let said = said.trim().replace('\n', " | ");
     let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(&said);
     let error = Error::Refused(format!("{}: {name}: {said}", describe(mappings)));

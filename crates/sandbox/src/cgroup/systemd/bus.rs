@@ -11,20 +11,15 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, send, setsockopt, socket, sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
-use nix::unistd::Pid;
+use nix::sys::socket::{MsgFlags, UnixAddr, recv, send};
 
 use super::message::{Answer, Call, HEADER_BYTES, Kind, Message};
 use super::unit::Bus;
 use super::value::Value;
-use crate::cgroup::describe_process;
 use crate::cgroup::event::{self, Wait};
 use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
-use crate::{Error, Result};
+use crate::{Error, Result, peer};
 
 const DRIVER: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -222,7 +217,7 @@ impl Connection {
             match send(self.socket.as_raw_fd(), rest, MsgFlags::MSG_NOSIGNAL) {
                 Ok(count) => rest = &rest[count..],
                 Err(Errno::EINTR) => {}
-                // SO_SNDTIMEO of connect_to.
+                // SO_SNDTIMEO of peer::connect.
                 Err(Errno::EAGAIN) => return Err(self.late()),
                 Err(errno) => return Err(errno).call(|| "send(bus)"),
             }
@@ -255,12 +250,9 @@ impl Connection {
 
     /// The error for an answer that does not come: from whom.
     fn late(&self) -> Error {
-        match getsockopt(&self.socket, sockopt::PeerCredentials).map(|peer| Pid::from_raw(peer.pid())) {
-            // Who made the socket; zero is somebody outside of our pid namespace.
-            Ok(peer) if peer.as_raw() > 0 => {
-                self.deadline.late(format_args!("no answer from {}", describe_process(peer)))
-            }
-            _ => self.deadline.late("no answer"),
+        match peer::maker(&self.socket) {
+            Some(who) => self.deadline.late(format_args!("no answer from {who}")),
+            None => self.deadline.late("no answer"),
         }
     }
 
@@ -289,27 +281,12 @@ fn take_line(bytes: &mut Vec<u8>) -> Option<String> {
     Some(line)
 }
 
-/// socket(2) and connect(2), which on AF_UNIX waits while the other side's backlog is full: SO_SNDTIMEO ends that.
 fn connect_to(address: &Address, deadline: Deadline) -> Result<OwnedFd> {
     let (unix, name) = match address {
         Address::Path(path) => (UnixAddr::new(path), format!("{path:?}")),
         Address::Abstract(name) => (UnixAddr::new_abstract(name), format!("\"@{}\"", String::from_utf8_lossy(name))),
     };
-    let unix = unix.call(|| format!("connect({name})"))?;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).call(|| "socket()")?;
-    if let Some(left) = deadline.left() {
-        // Zero would be for ever.
-        let timeout = TimeVal::microseconds(i64::try_from(left.as_micros().max(1)).unwrap_or(i64::MAX));
-        setsockopt(&socket, sockopt::SendTimeout, &timeout).call(|| "setsockopt(SO_SNDTIMEO)")?;
-    }
-    loop {
-        match connect(socket.as_raw_fd(), &unix) {
-            Ok(()) => return Ok(socket),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Err(deadline.late("nobody accepts")).during(|| format!("connect({name})")),
-            Err(errno) => return Err(errno).call(|| format!("connect({name})")),
-        }
-    }
+    peer::connect(&unix.call(|| format!("connect({name})"))?, &name, deadline)
 }
 
 /// Where to find systemd, the best first.
@@ -382,6 +359,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
+
+    use nix::unistd::Pid;
 
     use super::*;
 
