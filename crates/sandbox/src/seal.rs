@@ -23,6 +23,7 @@ use crate::error::CallContext;
 use crate::sys::exe::exchange;
 use crate::sys::exec::execveat;
 use crate::sys::mount::{MountAttr, Recursion, mount_setattr, open_tree_clone_host};
+use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result};
 
 const SELF: &str = "/proc/self/exe";
@@ -33,7 +34,8 @@ const SELF: &str = "/proc/self/exe";
 /// # Errors
 /// It cannot be protected: then no container may be touched.
 pub fn ensure() -> Result<()> {
-    match read_only_mount(c"/proc/self/exe").and_then(|mount| exchange(reopened(&mount)?.as_fd())) {
+    let proof = SingleThreaded::verify()?;
+    match read_only_mount(c"/proc/self/exe").and_then(|mount| exchange(proof, reopened(&mount)?.as_fd())) {
         Ok(()) => return Ok(()),
         // A user namespace or a seccomp filter around us forbids mounts, or what the exchange needs; or this is the copy.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL | Errno::EBUSY | Errno::ENOEXEC) => (),

@@ -10,6 +10,7 @@ use libc::{Elf64_Phdr, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_PRIVATE, PROT_E
 use nix::errno::Errno;
 
 use super::check;
+use super::thread::SingleThreaded;
 
 /// <linux/prctl.h>
 const PR_SET_MM: libc::c_int = 35;
@@ -42,9 +43,9 @@ struct MmMap {
 ///
 /// # Errors
 /// The process then runs the old file still, and works as before. `EPERM`: no `CAP_SYS_ADMIN` in the process' user namespace;
-/// `EINVAL`: a kernel without `CONFIG_CHECKPOINT_RESTORE`; `ENOEXEC`: this is not how `file` is laid out, as under an emulator; `EBUSY`: the old file is mapped elsewhere too; `EACCES`: `file` may not
-/// be executed.
-pub fn exchange(file: BorrowedFd<'_>) -> nix::Result<()> {
+/// `EINVAL`: a kernel without `CONFIG_CHECKPOINT_RESTORE`; `ENOEXEC`: this is not how `file` is laid out, as under an emulator;
+/// `EBUSY`: the old file is mapped elsewhere too; `EACCES`: `file` may not be executed.
+pub fn exchange(_proof: SingleThreaded, file: BorrowedFd<'_>) -> nix::Result<()> {
     let segments = Segments::own()?;
     if !segments.are_of(file)? {
         return Err(Errno::ENOEXEC);
@@ -150,7 +151,7 @@ fn detach(segments: &Segments, segment: &Elf64_Phdr) -> nix::Result<()> {
     if copy == MAP_FAILED {
         return Err(Errno::last());
     }
-    // SAFETY: `begin` has `length` bytes that can be read: whole pages of the file are mapped. No thread and no signal
+    // SAFETY: `begin` has `length` bytes that can be read: whole pages of the file are mapped. No other thread (`_proof` of exchange) and no signal
     // handler writes to them between the copy and its move, nor does this function: its own variables are on the stack.
     // The move takes the place of the old pages in one step.
     let moved = unsafe {
