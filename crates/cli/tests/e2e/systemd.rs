@@ -391,8 +391,10 @@ fn a_systemd_inside_a_container_is_run_entered_updated_paused_and_deleted() {
     let inside = container.exec(["cat", "/proc/self/cgroup"]).ok();
     assert!(inside.text().starts_with("0::/"), "{inside}");
     container.exec(["systemd-run", "--quiet", "--unit=below", "-p", "MemoryMax=100M", "sleep", "1000"]).ok();
-    wait_until("a unit inside", || dir.join("system.slice/below.service").is_dir());
-    assert_eq!(read(&dir.join("system.slice/below.service"), "memory.max"), (100 << 20).to_string());
+    let limit = dir.join("system.slice/below.service/memory.max");
+    wait_until("a unit inside with its limit", || {
+        fs::read_to_string(&limit).is_ok_and(|text| text.trim() == (100 << 20).to_string())
+    });
     container.call("update", &["--memory", "314572800"]).ok();
     assert_eq!(read(&dir, "memory.max"), (300 << 20).to_string());
     container.call("pause", &[]).ok();
