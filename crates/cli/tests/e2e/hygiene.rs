@@ -212,6 +212,33 @@ fn a_thousand_mounts_work() {
     assert!(!hosts.contains(bundle.path().to_str().unwrap()), "{hosts}");
 }
 
+/// A limit that the kernel refuses, and a cgroup that does not go: the state stays, or nobody would find the cgroup again.
+#[test]
+fn a_create_that_cannot_remove_its_cgroup_keeps_its_state_for_delete() {
+    if std::process::Command::new("strace").arg("--version").output().is_err() {
+        skip!("there is no strace");
+    }
+    let runtime = runtime();
+    if !runtime.is_tare() || std::env::var_os("TARE_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd") {
+        skip!("about what tare itself removes");
+    }
+    let bundle = Bundle::new().set("/linux/resources/cpu", json!({ "cpus": "4095" }));
+    let container = runtime.container(&bundle);
+    // One of its directories, where it is on cgroup v1 and on v2.
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.split_once(":pids:")).map_or("/", |(_, path)| path);
+    let (v1, v2) =
+        (format!("/sys/fs/cgroup/pids/{own}/{}", container.id()), format!("/sys/fs/cgroup/{}", container.id()));
+    let script = format!(
+        "exec strace -P {} -P {v2} -e trace=unlinkat -e inject=unlinkat:error=EBUSY -o /dev/null \"$@\"",
+        v1.replace("//", "/").replace("//", "/")
+    );
+    container.verb("create").arg(container.id()).through_shell(&script).run().fails(&["cpus"]);
+    assert_eq!(runtime.raw().args(["list", "--quiet"]).run().ok().text(), container.id());
+    container.delete_force().ok();
+    assert!(runtime.raw().args(["list", "--quiet"]).run().ok().text().is_empty());
+}
+
 #[test]
 fn many_binds_work_with_few_fds() {
     let runtime = runtime();

@@ -217,8 +217,7 @@ impl Runtime {
                 return Err(give_up(locked, error));
             }
             if let Err(error) = limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner) {
-                let _reported_is_the_cause = cgroup.remove(Deadline::after(TO_UNDO));
-                return Err(give_up(locked, error));
+                return Err(give_up_ground(locked, cgroup.as_ref(), error));
             }
         }
         timing::lap(Step::MakeCgroup);
@@ -260,8 +259,7 @@ impl Runtime {
         let around = cgroup.wants_process();
         let place = |stage1| place_in_scope(cgroup.as_ref(), stage1, &first, rootless, plan.cgroup_owner, deadline);
         if let Err(error) = rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup) {
-            let _reported_is_the_cause = cgroup.remove(Deadline::after(TO_UNDO));
-            return Err(give_up(locked, error));
+            return Err(give_up_ground(locked, cgroup.as_ref(), error));
         }
         tracing::debug!("made the cgroup {:?}", cgroup.location().directories);
         let (ours, stages) = terminal.split();
@@ -481,6 +479,17 @@ pub(super) fn give_up(locked: Locked, error: Error) -> Error {
     // What is reported is the cause; what could not be removed is found by `delete --force`.
     let _left = locked.remove();
     error
+}
+
+/// As [`give_up`], of a container that has its cgroup. Where that stays the state does, for `delete --force`.
+fn give_up_ground(locked: Locked, cgroup: &dyn Cgroup, error: Error) -> Error {
+    match cgroup.remove(Deadline::after(TO_UNDO)) {
+        Ok(()) => give_up(locked, error),
+        Err(left) => {
+            tracing::warn!("after a failed create: {left}");
+            error
+        }
+    }
 }
 
 /// Removes what there is of a container whose creation failed. Its hooks that undo are run: those that do may have been.
