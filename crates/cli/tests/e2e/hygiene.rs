@@ -222,16 +222,13 @@ fn a_create_that_cannot_remove_its_cgroup_keeps_its_state_for_delete() {
     if !runtime.is_tare() || std::env::var_os("TARE_CGROUP_DRIVER").is_some_and(|driver| driver == "systemd") {
         skip!("about what tare itself removes");
     }
-    let bundle = Bundle::new().set("/linux/resources/cpu", json!({ "cpus": "4095" }));
+    let name = format!("tare-keeps-{}", std::process::id());
+    let bundle = Bundle::new().cgroups_path(&format!("/{name}")).set("/linux/resources/cpu", json!({ "cpus": "4095" }));
     let container = runtime.container(&bundle);
     // One of its directories, where it is on cgroup v1 and on v2.
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let own = own.lines().find_map(|line| line.split_once(":pids:")).map_or("/", |(_, path)| path);
-    let (v1, v2) =
-        (format!("/sys/fs/cgroup/pids/{own}/{}", container.id()), format!("/sys/fs/cgroup/{}", container.id()));
     let script = format!(
-        "exec strace -P {} -P {v2} -e trace=unlinkat -e inject=unlinkat:error=EBUSY -o /dev/null \"$@\"",
-        v1.replace("//", "/").replace("//", "/")
+        "exec strace -P /sys/fs/cgroup/pids/{name} -P /sys/fs/cgroup/{name} -e trace=unlinkat \
+         -e inject=unlinkat:error=EBUSY -o /dev/null \"$@\""
     );
     container.verb("create").arg(container.id()).through_shell(&script).run().fails(&["cpus"]);
     assert_eq!(runtime.raw().args(["list", "--quiet"]).run().ok().text(), container.id());
