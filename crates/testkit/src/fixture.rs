@@ -105,9 +105,7 @@ pub(crate) fn next() -> u32 {
 
 fn find_busybox() -> PathBuf {
     let named = std::env::var_os("BUSYBOX").map(PathBuf::from);
-    let path = named.or_else(|| {
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("busybox")).find(|path| path.is_file())
-    });
+    let path = named.or_else(|| crate::host::program("busybox"));
     let path = path.expect("a static busybox: name it in BUSYBOX, or install busybox-static");
     assert!(is_static(&fs::read(&path).unwrap()), "{} is not static: install busybox-static", path.display());
     path

@@ -102,6 +102,11 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root() && full
 }
 
+/// The file of a program, which is looked for in PATH where `name` is not absolute.
+pub fn program(name: impl AsRef<Path>) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(&name)).find(|path| path.is_file())
+}
+
 /// Whether the kernel has a namespace type (`user`, `time`).
 pub fn has_namespace(kind: &str) -> bool {
     Path::new("/proc/self/ns").join(kind).exists()

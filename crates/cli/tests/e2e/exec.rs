@@ -272,7 +272,7 @@ fn exec_joins_all_eight_namespaces_at_once() {
 fn exec_joins_them_by_one_call() {
     let runtime = runtime();
     known!(runtime, Runc: "a call for each namespace", Crun: "1.8.1: a call for each namespace");
-    if !std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join("strace").is_file()) {
+    if tare_testkit::host::program("strace").is_none() {
         skip!("no strace");
     }
     let bundle = Bundle::sleeper().user_namespace(100_000, 65536).namespace("cgroup").namespace("time");

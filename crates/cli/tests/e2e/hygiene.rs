@@ -215,7 +215,7 @@ fn a_thousand_mounts_work() {
 /// A limit that the kernel refuses, and a cgroup that does not go: the state stays, or nobody would find the cgroup again.
 #[test]
 fn a_create_that_cannot_remove_its_cgroup_keeps_its_state_for_delete() {
-    if std::process::Command::new("strace").arg("--version").output().is_err() {
+    if host::program("strace").is_none() {
         skip!("there is no strace");
     }
     let runtime = runtime();

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
-use tare_testkit::{Bundle, Container, Invocation, Runtime, TempDir, known, skip, wait_until};
+use tare_testkit::{Bundle, Container, Invocation, Runtime, TempDir, host, known, skip, wait_until};
 
 use crate::rootless::{USER, as_user};
 use crate::runtime;
@@ -23,12 +23,7 @@ struct Program {
 
 impl Program {
     fn of(runtime: &Runtime) -> Self {
-        let named = runtime.program();
-        let found = || {
-            let dirs = std::env::var_os("PATH").unwrap();
-            std::env::split_paths(&dirs).map(|dir| dir.join(named)).find(|path| path.is_file()).unwrap()
-        };
-        let path = if named.is_absolute() { named.to_owned() } else { found() };
+        let path = host::program(runtime.program()).unwrap();
         let metadata = fs::metadata(&path).unwrap();
         Self { contents: fs::read(&path).unwrap(), inode: (metadata.dev(), metadata.ino()), path }
     }
@@ -199,7 +194,7 @@ fn cve_2019_5736_a_read_only_mount_of_the_host_is_not_relied_on() {
 /// What the protection costs: nothing for a command that starts nothing, and for one that does no copy and no execution of it.
 #[test]
 fn cve_2019_5736_only_what_enters_a_container_is_sealed_and_without_a_copy() {
-    if std::process::Command::new("strace").arg("--version").output().is_err() {
+    if host::program("strace").is_none() {
         skip!("there is no strace");
     }
     let runtime = runtime();
@@ -230,7 +225,7 @@ fn cve_2019_5736_only_what_enters_a_container_is_sealed_and_without_a_copy() {
 /// Where the file cannot be exchanged, a sealed copy is executed, once.
 #[test]
 fn cve_2019_5736_where_the_file_cannot_be_exchanged_a_sealed_copy_serves() {
-    if std::process::Command::new("strace").arg("--version").output().is_err() {
+    if host::program("strace").is_none() {
         skip!("there is no strace");
     }
     let runtime = runtime();

@@ -36,9 +36,7 @@ impl Subids {
 }
 
 fn has_helpers() -> bool {
-    let found =
-        |name: &str| std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join(name).exists());
-    found("newuidmap") && found("newgidmap")
+    ["newuidmap", "newgidmap"].iter().all(|name| tare_testkit::host::program(name).is_some())
 }
 
 macro_rules! helpers {

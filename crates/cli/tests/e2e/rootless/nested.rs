@@ -39,13 +39,7 @@ fn outer(runtime: &Runtime, inner: &Bundle, script: &str) -> Bundle {
     let aside = "if [ -w /sys/fs/cgroup/cgroup.subtree_control ]; then mkdir /sys/fs/cgroup/own; \
          echo $$ > /sys/fs/cgroup/own/cgroup.procs; fi";
     let script = format!("set -e; {aside}; r() {{ /runtime --root /run/inner \"$@\"; }}; cd /inner; {script}");
-    let program = match runtime.program() {
-        path if path.is_absolute() => path.to_owned(),
-        name => std::env::split_paths(&std::env::var_os("PATH").unwrap())
-            .map(|dir| dir.join(name))
-            .find(|path| path.is_file())
-            .unwrap(),
-    };
+    let program = tare_testkit::host::program(runtime.program()).unwrap();
     let mut bundle = Bundle::script(&script)
         .capabilities(ALL)
         .set("/process/noNewPrivileges", json!(false))

@@ -7,7 +7,7 @@
 //!
 //! The kernel's verifier follows the branch that does not jump first, and passes over what it comes to again with less
 //! possible than before. So what a rule does not speak of goes straight on, and the program is verified in one pass: with the jumps the
-//! other way it took the verifier ten times as long, a tenth of a `run`.
+//! other way, and a jump for each number, Linux 6.18 verified three times as many instructions, which was a tenth of a `run`.
 
 use super::{Kind, Policy, Rule};
 use crate::sys::bpf::Instruction;
