@@ -14,6 +14,8 @@ use nix::unistd::{Pid, getegid, geteuid, pipe2, read};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::deadline::{Deadline, TO_MAKE};
+pub(crate) use helper::name_of;
+
 use crate::error::{CallContext, Context};
 use crate::plan::IdMappings;
 use crate::sys::capability;

@@ -1,11 +1,10 @@
 //! `state`, `list`, `ps`.
 
-use nix::unistd::Uid;
-
 use super::{Runtime, State, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::init::fifo;
 use crate::store::{Entry, Init, Record};
+use crate::userns::name_of;
 use crate::{Error, Result};
 
 impl Runtime {
@@ -27,7 +26,8 @@ impl Runtime {
         let state = |name: &str| {
             let entry = store.open(name)?;
             let state = state_of(&entry)?;
-            Ok(State { owner: name_of(entry.owner()?, &users), ..state })
+            let owner = name_of(&users, entry.owner()?.as_raw()).unwrap_or_default().to_owned();
+            Ok(State { owner, ..state })
         };
         let states = store.names()?.into_iter().map(|name| (state(&name), name));
         // Deleted since we read the directory.
@@ -58,17 +58,6 @@ impl Runtime {
             _ => Ok(Vec::new()),
         }
     }
-}
-
-/// The name of a user in `users`, of the form of passwd(5); empty if it has none.
-fn name_of(uid: Uid, users: &str) -> String {
-    let uid = uid.to_string();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then_some(name)
-    });
-    name.unwrap_or_default().to_owned()
 }
 
 fn state_of(entry: &Entry) -> Result<State> {

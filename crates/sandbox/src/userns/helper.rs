@@ -112,7 +112,7 @@ fn lacking(kind: Kind, mappings: &[LinuxIdMapping]) -> Option<String> {
 }
 
 /// The name of a user, passwd(5).
-fn name_of(passwd: &str, uid: u32) -> Option<&str> {
+pub(crate) fn name_of(passwd: &str, uid: u32) -> Option<&str> {
     let uid = uid.to_string();
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
