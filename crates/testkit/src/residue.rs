@@ -1,5 +1,6 @@
 //! What a runtime left on the host.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -49,6 +50,48 @@ impl Residue {
         }));
         found.retain(|line| !self.before.contains(line));
         found
+    }
+
+    /// What can be found out about cgroups that were left, for the text of a failure: since when each is there, who is in it, what is
+    /// below it, whether it is gone a second later, and else what rmdir(2) says, which removes it. And who it can have been: the
+    /// runtimes that run.
+    pub fn explain(&self) -> String {
+        let dirs = host::cgroups_with(&self.tag);
+        let mut text = String::new();
+        for dir in &dirs {
+            let age = fs::metadata(dir).and_then(|data| data.created().or_else(|_| data.modified()));
+            let age = age.ok().and_then(|made| made.elapsed().ok());
+            writeln!(text, "  {}: there for {age:?}", dir.display()).unwrap();
+            for file in ["cgroup.procs", "tasks", "freezer.state", "cgroup.events"] {
+                if let Ok(content) = fs::read_to_string(dir.join(file)) {
+                    writeln!(text, "    {file}: {:?}", content.trim_end()).unwrap();
+                    if file.ends_with('s') && file != "cgroup.events" {
+                        content.lines().for_each(|pid| writeln!(text, "      {}", described(pid)).unwrap());
+                    }
+                }
+            }
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+            writeln!(text, "    below it: {:?}", below.collect::<Vec<_>>()).unwrap();
+        }
+        if !dirs.is_empty() {
+            // Nothing tells when a cgroup goes on v1.
+            std::thread::sleep(scale(Duration::from_secs(1)));
+        }
+        for dir in dirs.iter().rev() {
+            let outcome =
+                if dir.exists() { format!("rmdir: {:?}", fs::remove_dir(dir)) } else { "gone by itself".into() };
+            writeln!(text, "  {}: a second later: {outcome}", dir.display()).unwrap();
+        }
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            if program.to_string_lossy().contains("tare") {
+                writeln!(text, "  runs: {}", described(&entry.file_name().to_string_lossy())).unwrap();
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mounts.lines().filter(|line| line.contains(" - cgroup")).for_each(|line| writeln!(text, "  {line}").unwrap());
+        text
     }
 
     /// Takes away what a failed test left: kills the processes, removes the cgroups.
@@ -112,6 +155,15 @@ fn carries(proc_dir: &Path, tag: &str) -> bool {
         contains(target.as_os_str().as_bytes(), tag.as_bytes())
     };
     in_file("cgroup") || in_file("cmdline") || in_file("environ") || in_link("root") || in_link("cwd")
+}
+
+/// A process for the text of a failure.
+fn described(pid: &str) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    let words = read("cmdline").replace('\0', " ");
+    format!("{pid} {words:?} {} {} wchan {} {:?}", line("State:"), line("PPid:"), read("wchan"), read("cgroup"))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -306,6 +306,18 @@ fn exec_has_the_configs_capabilities_and_those_it_is_given() {
     });
 }
 
+/// Of an exec somebody wrote the name for this one command: nothing may run without what it asks for.
+#[test]
+fn exec_with_an_unknown_capability_is_refused() {
+    let runtime = runtime();
+    known!(runtime, Runc: "warns and goes on", Crun: "the same");
+    within(&Bundle::sleeper(), |_, container| {
+        let output = container.exec_with(&["--cap", "CAP_TO_COME"], ["echo", "ran"]);
+        assert_eq!(output.code(), Some(255), "{output}");
+        assert!(output.stderr.contains("CAP_TO_COME") && output.stdout.is_empty(), "{output}");
+    });
+}
+
 #[test]
 fn exec_has_the_configs_limits_and_flags() {
     let runtime = runtime();

@@ -303,3 +303,21 @@ fn a_checkpoint_that_is_killed_leaves_no_criu_and_a_container_that_can_be_delete
         Residue::of(&runtime).assert_none();
     }
 }
+
+/// The text of a failure tells who is in a cgroup that was left.
+#[test]
+fn what_is_left_is_explained() {
+    if !host::is_root() || host::cgroup_mode() == host::CgroupMode::None {
+        skip!("needs root and cgroups");
+    }
+    let runtime = runtime();
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.up();
+    let residue = Residue::of(&runtime);
+    let explained = residue.explain();
+    assert!(explained.contains("State:\tS (sleeping)") && explained.contains("ResourceBusy"), "{explained}");
+    container.delete_force().ok();
+    let explained = residue.explain();
+    assert!(!explained.contains("rmdir"), "{explained}");
+}

@@ -122,6 +122,36 @@ fn a_container_has_a_session_keyring_of_its_own_unless_told_not_to() {
     }
 }
 
+/// Its owner, or in a user namespace anyone, may search it (`KEY_USR_SEARCH`, `KEY_OTH_SEARCH`): so an exec finds the one that
+/// init has, and does not make another.
+#[test]
+fn an_exec_has_the_session_keyring_of_its_container() {
+    let runtime = runtime();
+    known!(runtime, Crun: "an exec has one of its own");
+    let bundle = || {
+        Bundle::script("cat /proc/keys > /run/some && mv /run/some /run/keys; exec sleep 1000")
+            .mount(serde_json::json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs"}))
+            .set("/linux/maskedPaths", serde_json::json!([]))
+    };
+    for bundle in [bundle(), bundle().user_namespace(100_000, 65_536)] {
+        let container = runtime.container(&bundle);
+        container.up();
+        let script = "while [ ! -e /run/keys ]; do sleep 0.01; done; cat /run/keys; echo; cat /proc/keys";
+        let output = container.exec(["sh", "-c", script]).ok();
+        let (of_init, of_exec) = output.stdout.split_once("\n\n").unwrap();
+        // The serial number, and the permissions: `1a2b3c4d I--Q---     3 perm 3f1b0000 ...`.
+        let ring = |keys: &str| {
+            let mut fields = keys.lines().find(|line| line.contains(container.id()))?.split_whitespace();
+            let serial = fields.next()?.to_owned();
+            Some((serial, u32::from_str_radix(fields.skip_while(|field| *field != "perm").nth(1)?, 16).ok()?))
+        };
+        let Some((serial, permissions)) = ring(of_init) else { tare_testkit::skip!("this kernel shows no keys") };
+        assert!(permissions & 0x0008_0008 != 0, "{permissions:08x}");
+        assert_eq!(ring(of_exec), Some((serial, permissions)));
+        known!(runtime, Runc: "in a user namespace an exec has one of its own");
+    }
+}
+
 /// CVE-2024-21626 began with a descriptor that nobody meant to pass on.
 #[test]
 fn hooks_and_programs_have_no_descriptor_of_the_caller() {

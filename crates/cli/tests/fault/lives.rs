@@ -225,9 +225,10 @@ impl World {
     fn end(&self, ids: &[String]) {
         let deleted: Vec<Output> =
             ids.iter().map(|id| self.runtime.raw().args(["delete", "--force", id]).run().ok()).collect();
-        let left = Residue::of(&self.runtime).find_settled();
+        let residue = Residue::of(&self.runtime);
+        let left = residue.find_settled();
         let deleted = deleted.iter().map(ToString::to_string).collect::<String>();
-        assert!(left.is_empty(), "left behind:\n{}\nafter {deleted}", left.join("\n"));
+        assert!(left.is_empty(), "left behind:\n{}\n{}after {deleted}", left.join("\n"), residue.explain());
     }
 
     /// What a failed life left is not the next one's.

@@ -217,13 +217,23 @@ impl Trial {
                 }
                 if matches!(self.verb, Verb::Create | Verb::Run) {
                     let left = residue.find_settled();
-                    assert!(left.is_empty(), "{struck:?} {errno:?}: {output}\nleft behind:\n{}", left.join("\n"));
+                    assert!(
+                        left.is_empty(),
+                        "{struck:?} {errno:?}: {output}\nleft behind:\n{}\n{}",
+                        left.join("\n"),
+                        residue.explain()
+                    );
                 }
             }
         }
         let deleted = container.delete_force().ok();
         let left = residue.find_settled();
-        assert!(left.is_empty(), "{struck:?}: {output}\nthen {deleted}\nleft behind:\n{}", left.join("\n"));
+        assert!(
+            left.is_empty(),
+            "{struck:?}: {output}\nthen {deleted}\nleft behind:\n{}\n{}",
+            left.join("\n"),
+            residue.explain()
+        );
         survived
     }
 
