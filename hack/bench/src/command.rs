@@ -88,9 +88,11 @@ impl Bench {
         Ok(directories)
     }
 
-    pub(crate) fn floor(&self, id: &str) -> Done<Command> {
+    /// With as many mounts more than the default configuration has.
+    pub(crate) fn floor(&self, mounts: usize, id: &str) -> Done<Command> {
         let mut command = Command::new(&self.floor);
-        command.arg(self.directory.join("true/rootfs")).arg(format!("{}-floor-{id}", prefix())).args(self.cgroups()?);
+        command.arg(self.directory.join("true/rootfs")).arg(mounts.to_string());
+        command.arg(format!("{}-floor-{id}", prefix())).args(self.cgroups()?);
         Ok(quiet(command))
     }
 

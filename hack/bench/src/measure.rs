@@ -46,10 +46,13 @@ pub(crate) fn life(bench: &Bench, rows: &mut Vec<Row>) -> Done {
             }
         }
         let empty = time(quiet(Command::new(bench.directory.join("true/rootfs/bin/true"))))?;
-        let floor = time(bench.floor(&round.to_string())?)?;
+        let floor = time(bench.floor(0, &round.to_string())?)?;
+        let many = bench.directory.join("mounts").exists();
+        let mounts = many.then(|| time(bench.floor(1000, &round.to_string())?)).transpose()?;
         if round > 0 {
             series.add("empty", "program", empty);
             series.add("run", "floor", floor);
+            mounts.into_iter().for_each(|mounts| series.add("run, 1,000 mounts", "floor", mounts));
         }
     }
     for runtime in &bench.runtimes {
@@ -128,7 +131,7 @@ pub(crate) fn many_mounts(bench: &Bench, rows: &mut Vec<Row>) -> Done {
                 series.add("run, host with 5,000 mounts", &runtime.name, taken);
             }
         }
-        let floor = time(bench.floor(&format!("mounts-{round}"))?)?;
+        let floor = time(bench.floor(0, &format!("mounts-{round}"))?)?;
         if round > 0 {
             series.add("run, host with 5,000 mounts", "floor", floor);
         }
@@ -167,36 +170,39 @@ fn system_calls(command: &Command, bench: &Bench) -> Done<f64> {
     Ok(total.trim().parse()?)
 }
 
-/// How many containers a second run to their end, 1, 8 and 64 at once.
+/// How many containers a second run to their end, 1, 8 and 64 at once, beside the floor.
 pub(crate) fn at_once(bench: &Bench, rows: &mut Vec<Row>) -> Done {
     for (what, jobs) in
         [("runs a second, 1 at once", 1), ("runs a second, 8 at once", 8), ("runs a second, 64 at once", 64)]
     {
+        let mut put = |runtime: &str, rate| {
+            rows.push(Row { what, runtime: runtime.to_owned(), values: vec![rate], unit: "/s" });
+        };
+        let true_bundle = bench.bundle("true");
         for runtime in &bench.runtimes {
-            let total = jobs.max(bench.rounds.div_ceil(jobs) * jobs);
-            let begin = Instant::now();
-            std::thread::scope(|scope| -> Done {
-                let workers: Vec<_> = (0..jobs)
-                    .map(|job| {
-                        scope.spawn(move || -> Result<(), String> {
-                            for number in 0..total / jobs {
-                                let id = format!("{job}-{number}");
-                                let command = runtime.command(&["run", "--bundle", &bench.bundle("true")], &id);
-                                time(command).map_err(|error| error.to_string())?;
-                            }
-                            Ok(())
-                        })
-                    })
-                    .collect();
-                for worker in workers {
-                    worker.join().map_err(|_| "a thread panicked")??;
-                }
-                Ok(())
-            })?;
-            #[allow(clippy::cast_precision_loss)]
-            let rate = total as f64 / begin.elapsed().as_secs_f64();
-            rows.push(Row { what, runtime: runtime.name.clone(), values: vec![rate], unit: "/s" });
+            let run = |id: &str| Ok(runtime.command(&["run", "--bundle", &true_bundle], id));
+            put(&runtime.name, rate(bench, jobs, &run)?);
         }
+        put("floor", rate(bench, jobs, &|id| bench.floor(0, id))?);
     }
     Ok(())
+}
+
+/// Runs the command, with a name each time, `jobs` at once; how many a second. Each job runs it four times at least, so that most of the
+/// time all are at work.
+fn rate(bench: &Bench, jobs: usize, command: &(dyn Fn(&str) -> Done<Command> + Sync)) -> Done<f64> {
+    let each = bench.rounds.div_ceil(jobs).max(4);
+    let begin = Instant::now();
+    std::thread::scope(|scope| -> Done {
+        let work =
+            |job: usize| (0..each).try_for_each(|number| command(&format!("{job}-{number}")).and_then(time).map(drop));
+        let workers: Vec<_> =
+            (0..jobs).map(|job| scope.spawn(move || work(job).map_err(|error| error.to_string()))).collect();
+        for worker in workers {
+            worker.join().map_err(|_| "a thread panicked")??;
+        }
+        Ok(())
+    })?;
+    #[allow(clippy::cast_precision_loss)]
+    Ok((jobs * each) as f64 / begin.elapsed().as_secs_f64())
 }

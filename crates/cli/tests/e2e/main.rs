@@ -67,6 +67,9 @@ fn runtime() -> Runtime {
     Runtime::from_env(env!("CARGO_BIN_EXE_tare"))
 }
 
+/// For a script of [`tare_testkit::Invocation::through_shell`]: a function of this name is the runtime with its `--root`.
+const RUNTIME: &str = "P=$1 O=$2 D=$3; runtime() { \"$P\" \"$O\" \"$D\" \"$@\"; }";
+
 /// Whether it is a runc from before --pidfd-socket, the exec texts and much else of 1.2 and later.
 fn is_old_runc(runtime: &Runtime) -> bool {
     runtime.is_release(Kind::Runc, "1.1.")

@@ -3,19 +3,19 @@
 use serde_json::json;
 use tare_testkit::{Bundle, Runtime, TempDir, known};
 
-use crate::runtime;
+use crate::{RUNTIME, runtime};
 
 const RUNC: &str = "1.1.5 leaves its mounts on the host";
 const CRUN: &str = "1.8.1 makes a mount namespace all the same";
 
 /// Everything happens in a mount namespace that stands for the host's: what a failure leaves there goes with it. Its mounts
 /// are shared with another one, as systemd has it. `before` and `after` are its mounts, without those of other tests, which
-/// come in a copy and go with the directories below them; `$T` is the runtime with its `--root`.
+/// come in a copy and go with the directories below them; `runtime` runs it with its `--root`.
 fn on_host(runtime: &Runtime, bundle: &Bundle, script: &str) -> String {
     let (own, all) = (bundle.path().display(), bundle.path().parent().unwrap().display());
     let shot =
         format!("sed \"\\,{all}/,{{\\,{own}/,b; /{}/!d}}\" /proc/self/mountinfo | cut -d\" \" -f3-6", runtime.tag());
-    let compare = format!("shot() {{ {shot}; }}; T=\"$1 $2 $3\"; mount --make-rshared /; before=$(shot)");
+    let compare = format!("shot() {{ {shot}; }}; {RUNTIME}; mount --make-rshared /; before=$(shot)");
     let host = format!("{compare}; {script}; after=$(shot); [ \"$before\" = \"$after\" ] || {{ echo LEFT; shot; }}");
     format!("exec unshare --mount --propagation private sh -c '{host}' sh \"$@\"")
 }
@@ -53,7 +53,7 @@ fn delete_takes_its_mounts_away() {
     known!(runtime, Runc: RUNC, Crun: CRUN);
     let volume = TempDir::new("volume");
     let bundle = bundle("true").bind(volume.path(), "/v", &["rbind", "rshared"]);
-    for end in ["$T start ID; sleep 0.5; $T delete ID", "$T delete --force ID"] {
+    for end in ["runtime start ID; sleep 0.5; runtime delete ID", "runtime delete --force ID"] {
         let script =
             format!("\"$@\" || exit 1; grep -c {}/proc /proc/self/mountinfo; {end}", bundle.rootfs().display());
         let output = run(&runtime, &bundle, "create", &script).ok();
@@ -91,7 +91,7 @@ fn a_create_that_is_killed_leaves_what_delete_takes_away() {
     let runtime = runtime();
     known!(runtime, Runc: RUNC, Crun: "1.8.1 leaves the cgroup of a killed create");
     let bundle = bundle("true").hook_script("prestart", "kill -9 $PPID; sleep 1");
-    let script = "\"$@\"; $T delete --force ID; $T delete --force ID";
+    let script = "\"$@\"; runtime delete --force ID; runtime delete --force ID";
     let output = run(&runtime, &bundle, "create", script);
     assert!(!output.stdout.contains("LEFT"), "{output}");
 }

@@ -90,10 +90,11 @@ fn cgroup2_exec_goes_where_init_is_when_the_top_may_have_no_process() {
     assert_eq!(container.exec(["sh", "-c", "exit 7"]).code(), Some(7));
 }
 
+/// A systemd inside leaves the top before it hands controllers on, which a process in the top would keep it from.
 #[test]
-fn cgroup2_exec_goes_to_the_top_as_long_as_it_may() {
+fn cgroup2_exec_goes_where_init_is_before_controllers_are_handed_on() {
     let runtime = on_cgroup2!();
-    known!(runtime, Crun: "goes where init is");
+    known!(runtime, Runc: "goes to the top as long as it may");
     let bundle = on_writable_cgroup(
         "mkdir /sys/fs/cgroup/init && echo $$ > /sys/fs/cgroup/init/cgroup.procs; touch /ready; sleep 1000",
     )
@@ -101,7 +102,26 @@ fn cgroup2_exec_goes_to_the_top_as_long_as_it_may() {
     let container = runtime.container(&bundle);
     container.up();
     wait_until("it has its cgroup", || bundle.rootfs().join("ready").exists());
-    assert_eq!(container.shell("cat /proc/self/cgroup | grep ^0::"), "0::/");
+    assert_eq!(container.shell("cat /proc/self/cgroup | grep ^0::"), "0::/init");
+}
+
+/// Born in the top, while init was still there.
+#[test]
+fn cgroup2_exec_follows_an_init_that_moves_meanwhile() {
+    let runtime = on_cgroup2!();
+    known!(runtime, Runc: "stays in the top", Crun: "has no --ignore-paused");
+    let bundle = on_writable_cgroup("sleep 1000").namespace("cgroup");
+    let container = runtime.container(&bundle);
+    container.up();
+    let top = container.cgroup("");
+    container.call("pause", &[]).ok();
+    let (init, cgroup) = (container.pid(), ["sh", "-c", "grep ^0:: /proc/self/cgroup"]);
+    let entering = container.verb("exec").args(["--ignore-paused", container.id()]).args(cgroup).spawn();
+    wait_until("one more process is in the top", || procs(&top).iter().any(|&pid| pid != init));
+    fs::create_dir(top.join("init")).unwrap();
+    fs::write(top.join("init/cgroup.procs"), init.to_string()).unwrap();
+    container.call("resume", &[]).ok();
+    assert_eq!(entering.wait().ok().text(), "0::/init");
 }
 
 #[test]

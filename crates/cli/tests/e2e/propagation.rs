@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use tare_testkit::{Bundle, Container, Criu, Output, Runtime, TempDir, known, skip};
 
-use crate::checkpoint::{NO_STDIO, Saved, with_criu};
-use crate::runtime;
+use crate::checkpoint::{Saved, with_criu};
+use crate::{RUNTIME, runtime};
 
 const CRUN: &str = "1.8.1 runs below a slave of this host where cgroups are hybrid, and is not seen";
 
@@ -33,7 +33,7 @@ impl Host {
                        case \" $before \" in *\" $id,$point \"*) ;; *) echo \"reached $point\" ;; esac; \
                    done < /proc/self/mountinfo";
         let host = format!(
-            "V={volume}; R={}; T=\"$1 $2 $3\"; ID={}; mount -t tmpfs -o mode=777 host $V; mount --make-rshared /; \
+            "V={volume}; R={}; {RUNTIME}; ID={}; mount -t tmpfs -o mode=777 host $V; mount --make-rshared /; \
              umask 0; mkdir $V/in $V/late $V/sub; mkfifo $V/up $V/go; echo host > $V/file; \
              before=$(while read -r id parent device source point rest; do echo $id,$point; done < /proc/self/mountinfo); \
              before=$(echo $before); {script}; status=$?; {new}; exit $status",
@@ -138,8 +138,8 @@ fn an_idmapped_bind_shares_nothing() {
 fn a_mount_added_later_shares_nothing() {
     let runtime = runtime();
     known!(runtime, Runc: "has no such verb", Crun: "1.8.1 has no such verb");
-    let script = "\"$@\" && $T start $ID && $T mounts add $ID $V.json && $T exec $ID mount -t tmpfs in /v/in && \
-                  $T exec $ID grep -c \" /v/\" /proc/self/mountinfo; $T delete --force $ID";
+    let script = "\"$@\" && runtime start $ID && runtime mounts add $ID $V.json && runtime exec $ID mount -t tmpfs in /v/in && \
+                  runtime exec $ID grep -c \" /v/\" /proc/self/mountinfo; runtime delete --force $ID";
     for user in [false, true] {
         for (asked, shared) in [("", false), ("private", false), ("rshared", !user)] {
             let host = Host::new();
@@ -217,7 +217,7 @@ fn without_a_mount_namespace_nothing_is_mounted_where_a_bind_is_from() {
     let bundle = host.bind(bundle, &["rbind"]).mount(tmpfs("/v/sub"));
     // While it is there: with the root all of it goes.
     let script = "\"$@\" && grep -c \" $R/v/sub \" /proc/self/mountinfo && grep -c \" $V/sub \" /proc/self/mountinfo; \
-                  $T delete --force $ID";
+                  runtime delete --force $ID";
     let output = host.with(&runtime, &bundle, "create", script).ok();
     assert_eq!(output.lines(), ["1", "0"], "{output}");
 }
@@ -249,10 +249,10 @@ fn a_restored_container_is_the_slave_that_it_was() {
     let container = runtime.container(&bundle);
     let saved = Saved::new(&runtime, &container, criu);
     let script = format!(
-        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && $T exec $ID {slaves} && \
-         (quiet $T checkpoint --image-path {images} $ID) && (quiet $T restore --bundle {bundle} --image-path {images} --detach $ID) && \
+        "export PATH={}; quiet() {{ \"$@\" < /dev/null > /dev/null; }}; quiet \"$@\" 2> /dev/null && runtime start $ID && runtime exec $ID {slaves} && \
+         quiet runtime checkpoint --image-path {images} $ID && quiet runtime restore --bundle {bundle} --image-path {images} --detach $ID && \
          mkdir {volume}/one/late && mount -t tmpfs late {volume}/one/late && \
-         $T exec $ID {slaves} && $T exec $ID grep -c /one/late /proc/self/mountinfo; $T delete --force $ID",
+         runtime exec $ID {slaves} && runtime exec $ID grep -c /one/late /proc/self/mountinfo; runtime delete --force $ID",
         criu.path(),
         slaves = SLAVES,
         images = saved.images(),
@@ -274,8 +274,8 @@ fn what_was_saved_on_a_host_with_shared_mounts_comes_back_on_one_without() {
     let container = runtime.container(&bundle);
     let saved = Saved::new(&runtime, &container, criu);
     let script = format!(
-        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && \
-         (quiet $T checkpoint --image-path {} $ID)",
+        "export PATH={}; quiet() {{ \"$@\" < /dev/null > /dev/null; }}; quiet \"$@\" 2> /dev/null && runtime start $ID && \
+         quiet runtime checkpoint --image-path {} $ID",
         criu.path(),
         saved.images()
     );
@@ -298,11 +298,11 @@ fn what_was_shared_with_the_host_comes_back_shared() {
     }
     let container = runtime.container(&bundle);
     let saved = Saved::new(&runtime, &container, criu);
-    let shared = "$T exec $ID grep -c -e \"/one .* shared:\" -e \"/two .* shared:\" /proc/self/mountinfo";
+    let shared = "runtime exec $ID grep -c -e \"/one .* shared:\" -e \"/two .* shared:\" /proc/self/mountinfo";
     let script = format!(
-        "export PATH={}; quiet() {{ {NO_STDIO}; }}; (quiet \"$@\" 2> /dev/null) && $T start $ID && {shared} && \
-         (quiet $T checkpoint --image-path {images} $ID) && (quiet $T restore --bundle {bundle} --image-path {images} --detach $ID) && \
-         {shared}; $T delete --force $ID",
+        "export PATH={}; quiet() {{ \"$@\" < /dev/null > /dev/null; }}; quiet \"$@\" 2> /dev/null && runtime start $ID && {shared} && \
+         quiet runtime checkpoint --image-path {images} $ID && quiet runtime restore --bundle {bundle} --image-path {images} --detach $ID && \
+         {shared}; runtime delete --force $ID",
         criu.path(),
         images = saved.images(),
         bundle = bundle.path().display(),

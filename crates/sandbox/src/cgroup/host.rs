@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
 
 use super::dir::Dir;
 use super::{Directory, Driver, Location};
@@ -152,8 +153,18 @@ impl Mount {
 }
 
 fn own_cgroups() -> Result<Vec<Own>> {
+    cgroups_of("self")
+}
+
+/// Where `process` is in cgroup2, below the root of the cgroup namespace.
+pub(super) fn unified_path_of(process: Pid) -> Result<Option<PathBuf>> {
+    let unified = cgroups_of(&process.to_string())?.into_iter().find(|own| own.hierarchy.is_empty());
+    Ok(unified.map(|own| own.path))
+}
+
+fn cgroups_of(process: &str) -> Result<Vec<Own>> {
     // One record, as the files of cgroupfs are.
-    let text = Dir::new(Path::new("/proc/self")).read("cgroup")?;
+    let text = Dir::new(&Path::new("/proc").join(process)).read("cgroup")?;
     Ok(text.lines().filter_map(parse_own).collect())
 }
 

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use super::dir::{Dir, tree};
-use super::{Cgroup, Directory, Location};
+use super::{Cgroup, Directory, Location, host};
 use crate::error::CallContext;
 use crate::{Error, Result};
 
@@ -145,22 +145,64 @@ pub fn open_way(cgroup: &dyn Cgroup, sub: &SubCgroup) -> Result<Way> {
     Ok(way)
 }
 
-/// The cgroup2 directory that `init` has moved to, below the container's own: where one more process goes when that may not
-/// have processes any more (EBUSY: it hands controllers to its children, "no internal processes"). None if init is not
-/// below it.
+/// The cgroup2 directory that `init` has moved to below the container's own, as systemd and dockerd do. There goes one more
+/// process: in the top it would keep init from handing controllers to its children, and may not be once it has ("no internal
+/// processes", EBUSY). None if init is in the top, or nowhere below it.
 ///
 /// # Errors
-/// The read that failed.
+/// The read or the open that failed.
 pub fn where_init_is(location: &Location, init: Pid) -> Result<Option<OwnedFd>> {
+    let Some(path) = path_of_init(location, init)? else { return Ok(None) };
+    match Dir::new(&path).open_itself() {
+        Ok(fd) => Ok(Some(fd)),
+        // Left and removed since.
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(Error::call(format!("open({path:?})"), errno)),
+    }
+}
+
+/// Moves `newcomer`, which was born in the container's own cgroup2 directory, after an init that has left it meanwhile: a
+/// systemd takes along what it finds there when it leaves, and nothing that comes later.
+///
+/// # Errors
+/// The read or the write that failed.
+pub fn follow_init(location: &Location, init: Pid, newcomer: Pid) -> Result<()> {
+    match path_of_init(location, init)? {
+        Some(path) => Dir::new(&path).write("cgroup.procs", &newcomer.to_string()),
+        None => Ok(()),
+    }
+}
+
+fn path_of_init(location: &Location, init: Pid) -> Result<Option<PathBuf>> {
     let Some(top) = location.directories.iter().find(|directory| directory.hierarchy.is_empty()) else {
         return Ok(None);
     };
-    // Looked for among the container's cgroups, and not in /proc/<pid>/cgroup: that counts from the root of a cgroup
-    // namespace, and init may not lead us out of what is the container's.
-    for path in tree(&top.path).call(|| format!("readdir({:?})", top.path))? {
-        let dir = Dir::new(&path);
-        if path != top.path && dir.own_pids()?.contains(&init) {
-            return dir.open_itself().call(|| format!("open({path:?})")).map(Some);
+    // Where /proc does not show init either, the search does.
+    let shown = host::unified_path_of(init).ok().flatten();
+    match shown.and_then(|shown| rest_below(&top.path, &shown)) {
+        Some(rest) if rest.as_os_str().is_empty() => Ok(None),
+        Some(rest) => Ok(Some(top.path.join(rest))),
+        None => search_below(&top.path, init),
+    }
+}
+
+/// What of `shown`, a path in /proc/PID/cgroup, is below `top`, a directory of the mount; None: the names do not tell. That file
+/// counts from the root of a cgroup namespace, the mount has its own: in common they have the last names. Whatever comes
+/// out is below `top`: init cannot lead us out of what is the container's.
+fn rest_below(top: &Path, shown: &Path) -> Option<PathBuf> {
+    let inside = shown.strip_prefix("/").ok()?;
+    if !inside.components().all(|component| matches!(component, Component::Normal(_))) {
+        return None;
+    }
+    let above = inside.ancestors().find(|path| !path.as_os_str().is_empty() && top.ends_with(path))?;
+    inside.strip_prefix(above).map(Path::to_path_buf).ok()
+}
+
+/// Looks for init in every cgroup below.
+fn search_below(top: &Path, init: Pid) -> Result<Option<PathBuf>> {
+    for path in tree(top).call(|| format!("readdir({top:?})"))? {
+        if path != top && Dir::new(&path).own_pids()?.contains(&init) {
+            return Ok(Some(path));
         }
     }
     Ok(None)
@@ -242,6 +284,25 @@ mod tests {
         let found = where_init_is(scratch.0.location(), pid).unwrap().unwrap();
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
         assert_eq!(std::fs::read_link(link).unwrap(), inner);
+        assert_eq!(search_below(&scratch.dir(""), pid).unwrap(), Some(inner.clone()));
         assert!(where_init_is(scratch.0.location(), Pid::from_raw(1)).unwrap().is_none());
+        let newcomer = scratch.sleeper();
+        follow_init(scratch.0.location(), pid, Pid::from_raw(newcomer.pid())).unwrap();
+        assert_eq!(Dir::new(&inner).own_pids().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_init_has_of_names_below_the_containers_directory() {
+        let rest = |top: &str, shown: &str| rest_below(Path::new(top), Path::new(shown));
+        let some = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(rest("/sys/fs/cgroup/a/web", "/a/web"), some(""));
+        assert_eq!(rest("/sys/fs/cgroup/a/web", "/a/web/init.scope"), some("init.scope"));
+        assert_eq!(rest("/sys/fs/cgroup/a/web", "/a/web/a/web"), some("a/web"));
+        // Counted from the root of a cgroup namespace.
+        assert_eq!(rest("/sys/fs/cgroup/a/web", "/web/init.scope"), some("init.scope"));
+        // Outside, above, and below another mount's root.
+        for shown in ["/", "", "/init.scope", "/a", "/../web/x", "/web/../../x", "/docker/1f/a/web/init.scope"] {
+            assert_eq!(rest("/sys/fs/cgroup/a/web", shown), None, "{shown}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 use super::create::{Detach, open_terminal};
 use super::{ExecOptions, Runtime, Status};
 use crate::cgroup;
-use crate::cgroup::join::{SubCgroup, open_way, where_init_is};
+use crate::cgroup::join::{SubCgroup, follow_init, open_way, where_init_is};
 use crate::deadline::{Deadline, TO_MAKE};
 use crate::error::{CallContext, Context};
 use crate::foreground::{self, Signals};
@@ -97,15 +97,19 @@ impl Runtime {
         };
         newcomer.process.exec_affinity.begin()?;
         timing::lap(Step::Plan);
+        let location = cgroup.location();
         let otherwise = || match sub_cgroup {
-            SubCgroup::Unasked => where_init_is(cgroup.location(), init.pid),
+            SubCgroup::Unasked => where_init_is(location, init.pid),
             _ => Ok(None),
         };
-        let birthplace = Birthplace { cgroup: way.birthplace, otherwise: &otherwise };
+        let below = otherwise().at(Step::EnterCgroup)?;
+        let follows = sub_cgroup == SubCgroup::Unasked && below.is_none();
+        let birthplace = Birthplace { cgroup: below.or(way.birthplace), otherwise: &otherwise };
         let ready =
             parent::build(single_threaded, birthplace, asked, |wire, birth| enter::run(entry, newcomer, wire, birth))?;
         let pid = ready.init;
-        match announce(options, &ready, pidfd_socket.as_ref()) {
+        let followed = if follows { follow_init(location, init.pid, pid).at(Step::EnterCgroup) } else { Ok(()) };
+        match followed.and_then(|()| announce(options, &ready, pidfd_socket.as_ref())) {
             Ok(()) => {
                 timing::lap(Step::Announce);
                 ready.start()?;

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::Arch;
 
-use super::name::Name;
+use super::name::{Name, name};
 use super::table::SYSCALLS;
 
 /// A calling convention. The order is that of the columns of the table.
@@ -88,31 +88,9 @@ impl Abi {
             _ => u32::MAX,
         }
     }
-
-    /// The number of a system call in the table, without the base.
-    pub fn number(self, name: &str) -> Option<u32> {
-        let row = row(name)?;
-        u32::try_from(SYSCALLS[row].1[self as usize]).ok()
-    }
-
-    /// Calls that reach the kernel through one number as well, with the call's own in the first argument: that number,
-    /// the call's, and the bits of the argument that hold it. `<linux/net.h>`, `<linux/ipc.h>`.
-    pub fn multiplexed(self, name: &str) -> Option<Multiplexed> {
-        if self != Self::X86 {
-            return None;
-        }
-        let socket = SOCKETCALL.iter().position(|&call| call == name);
-        let ipc = IPC.iter().find(|(call, _)| *call == name);
-        match (socket, ipc) {
-            (Some(place), _) => u64::try_from(place + 1).ok().map(|call| Multiplexed { number: 102, call, mask: !0 }),
-            // The upper half holds a version.
-            (_, Some(&(_, call))) => Some(Multiplexed { number: 117, call, mask: 0xffff }),
-            _ => None,
-        }
-    }
 }
 
-/// One call of `socketcall` or `ipc`.
+/// One call of `socketcall` or `ipc`: a number, the call's own in its first argument, and the bits that hold it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Multiplexed {
     /// The number of the system call that takes others.
@@ -123,74 +101,107 @@ pub struct Multiplexed {
     pub mask: u64,
 }
 
-/// In the order of their numbers, from 1.
-const SOCKETCALL: [&str; 20] = [
-    "socket",
-    "bind",
-    "connect",
-    "listen",
-    "accept",
-    "getsockname",
-    "getpeername",
-    "socketpair",
-    "send",
-    "recv",
-    "sendto",
-    "recvfrom",
-    "shutdown",
-    "setsockopt",
-    "getsockopt",
-    "sendmsg",
-    "recvmsg",
-    "accept4",
-    "recvmmsg",
-    "sendmmsg",
-];
-
-const IPC: [(&str, u64); 12] = [
-    ("semop", 1),
-    ("semget", 2),
-    ("semctl", 3),
-    ("semtimedop", 4),
-    ("msgsnd", 11),
-    ("msgrcv", 12),
-    ("msgget", 13),
-    ("msgctl", 14),
-    ("shmat", 21),
-    ("shmdt", 22),
-    ("shmget", 23),
-    ("shmctl", 24),
-];
-
-/// The row of a name in the table.
-fn row(name: &str) -> Option<usize> {
-    let name = Name::of(name)?;
-    SYSCALLS.binary_search_by_key(&name, |(name, _)| *name).ok()
+/// A call of x86 through `socketcall`, `<linux/net.h>`.
+const fn socketcall(call: u64) -> Multiplexed {
+    Multiplexed { number: 102, call, mask: !0 }
 }
+
+/// A call of x86 through `ipc`, `<linux/ipc.h>`: the upper half of the argument holds a version.
+const fn ipc(call: u64) -> Multiplexed {
+    Multiplexed { number: 117, call, mask: 0xffff }
+}
+
+/// Calls of x86 that reach the kernel through one number as well, sorted by name.
+static MULTIPLEXED: &[(Name, Multiplexed)] = &[
+    (name("accept"), socketcall(5)),
+    (name("accept4"), socketcall(18)),
+    (name("bind"), socketcall(2)),
+    (name("connect"), socketcall(3)),
+    (name("getpeername"), socketcall(7)),
+    (name("getsockname"), socketcall(6)),
+    (name("getsockopt"), socketcall(15)),
+    (name("listen"), socketcall(4)),
+    (name("msgctl"), ipc(14)),
+    (name("msgget"), ipc(13)),
+    (name("msgrcv"), ipc(12)),
+    (name("msgsnd"), ipc(11)),
+    (name("recv"), socketcall(10)),
+    (name("recvfrom"), socketcall(12)),
+    (name("recvmmsg"), socketcall(19)),
+    (name("recvmsg"), socketcall(17)),
+    (name("semctl"), ipc(3)),
+    (name("semget"), ipc(2)),
+    (name("semop"), ipc(1)),
+    (name("semtimedop"), ipc(4)),
+    (name("send"), socketcall(9)),
+    (name("sendmmsg"), socketcall(20)),
+    (name("sendmsg"), socketcall(16)),
+    (name("sendto"), socketcall(11)),
+    (name("setsockopt"), socketcall(14)),
+    (name("shmat"), ipc(21)),
+    (name("shmctl"), ipc(24)),
+    (name("shmdt"), ipc(22)),
+    (name("shmget"), ipc(23)),
+    (name("shutdown"), socketcall(13)),
+    (name("socket"), socketcall(1)),
+    (name("socketpair"), socketcall(8)),
+];
 
 /// A name looked up once, for every convention.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    row: Option<usize>,
+    /// By convention; negative where there is none.
+    numbers: [i32; 5],
     multiplexed: Option<Multiplexed>,
 }
 
 impl Call {
     /// None for a name that no convention known here has.
-    pub fn of(name: &str) -> Option<Self> {
-        let row = row(name);
-        let multiplexed = Abi::X86.multiplexed(name);
-        (row.is_some() || multiplexed.is_some()).then_some(Self { row, multiplexed })
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Option<Self> {
+        Self::after(&mut 0, text)
+    }
+
+    /// As above. `row` is where to look first, and then the row after the one found: names in a profile are sorted, as a rule.
+    pub(super) fn after(row: &mut usize, text: &str) -> Option<Self> {
+        let name = Name::of(text)?;
+        let near = SYSCALLS.iter().skip(*row).take(4).position(|(known, _)| *known >= name);
+        let found = match near {
+            Some(distance) if SYSCALLS[*row + distance].0 == name => Some(*row + distance),
+            _ => SYSCALLS.binary_search_by_key(&name, |(name, _)| *name).ok(),
+        };
+        *row = found.map_or(*row, |found| found + 1);
+        let multiplexed = MULTIPLEXED.binary_search_by_key(&name, |(name, _)| *name).ok();
+        if found.is_none() && multiplexed.is_none() {
+            return None;
+        }
+        Some(Self {
+            numbers: found.map_or([-1; 5], |row| SYSCALLS[row].1),
+            multiplexed: multiplexed.map(|place| MULTIPLEXED[place].1),
+        })
     }
 
     /// Its number in a convention, without the base.
     pub fn number(self, abi: Abi) -> Option<u32> {
-        u32::try_from(SYSCALLS[self.row?].1[abi as usize]).ok()
+        u32::try_from(self.numbers[abi as usize]).ok()
     }
 
-    /// The other way to it in a convention, see [`Abi::multiplexed`].
+    /// A number through which it reaches the kernel as well, with others.
     pub fn multiplexed(self, abi: Abi) -> Option<Multiplexed> {
         self.multiplexed.filter(|_| abi == Abi::X86)
+    }
+}
+
+#[cfg(test)]
+impl Abi {
+    /// The number of a call of this name.
+    pub(super) fn number(self, name: &str) -> Option<u32> {
+        Call::of(name)?.number(self)
+    }
+
+    /// The other way to a call of this name.
+    pub(super) fn multiplexed(self, name: &str) -> Option<Multiplexed> {
+        Call::of(name)?.multiplexed(self)
     }
 }
 
@@ -237,7 +248,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_found_wherever_the_search_begins() {
+        let numbers = |call: Option<Call>| call.map(|call| call.numbers);
+        for begin in 0..=SYSCALLS.len() {
+            for name in ["_llseek", "read", "recv", "writev", "no_such_call"] {
+                assert_eq!(
+                    numbers(Call::after(&mut begin.clone(), name)),
+                    numbers(Call::of(name)),
+                    "{name} from {begin}"
+                );
+            }
+        }
+        let mut row = 0;
+        for (name, expected) in SYSCALLS {
+            assert_eq!(numbers(Call::after(&mut row, &name.text())), Some(*expected));
+        }
+        assert_eq!(row, SYSCALLS.len());
+    }
+
+    #[test]
     fn socket_calls_and_ipc_have_a_second_way_on_x86() {
+        assert!(MULTIPLEXED.windows(2).all(|pair| pair[0].0 < pair[1].0));
         assert_eq!(Abi::X86.multiplexed("socket"), Some(Multiplexed { number: 102, call: 1, mask: !0 }));
         assert_eq!(Abi::X86.multiplexed("sendmmsg").unwrap().call, 20);
         assert_eq!(Abi::X86.multiplexed("shmctl"), Some(Multiplexed { number: 117, call: 24, mask: 0xffff }));

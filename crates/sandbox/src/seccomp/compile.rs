@@ -6,7 +6,7 @@
 
 use seccompiler::sock_filter;
 
-use super::arch::{Abi, X32_BIT};
+use super::arch::{ARM_PRIVATE, Abi, X32_BIT};
 use super::profile::{Calls, Decision, ENOSYS, Profile, Rule, Verdict};
 use super::program::{ARCH, Assembler, Label, NUMBER, Test};
 
@@ -23,19 +23,23 @@ enum Target<'a> {
     Rules { rules: &'a [Rule], is_64_bit: bool },
 }
 
-/// Where ranges begin: each goes up to the next. Of several that begin at one number the first in this order counts.
-type Ranges<'a> = Vec<(u32, Says, Target<'a>)>;
+/// Where ranges begin, in order: each goes up to the next.
+#[derive(Debug, Default)]
+struct Ranges<'a>(Vec<Range<'a>>);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Says {
-    /// That this is no call of the architecture.
-    Architecture,
-    /// What a rule says of one number.
-    Rule,
-    /// Where what is said of no number changes.
-    Boundary,
-    /// What comes after a number with a rule.
-    Rest,
+/// The first number, and what happens from there on.
+type Range<'a> = (u32, Target<'a>);
+
+impl<'a> Ranges<'a> {
+    /// From this number on, unless more is said of it: `target`. What is said later of the same number counts.
+    fn from(&mut self, number: u32, target: Target<'a>) {
+        while self.0.last().is_some_and(|(first, _)| *first >= number) {
+            self.0.pop();
+        }
+        if self.0.last().is_none_or(|(_, before)| *before != target) {
+            self.0.push((number, target));
+        }
+    }
 }
 
 /// A stretch of ranges that costs no search: one target, but for a few single numbers in it.
@@ -43,7 +47,8 @@ enum Says {
 struct Stretch<'a> {
     first: u32,
     target: Target<'a>,
-    but: Vec<(u32, Target<'a>)>,
+    /// Each followed by the range that goes on as before.
+    but: &'a [Range<'a>],
 }
 
 /// How many single numbers a stretch may have: each is one comparison more on the way, and one instruction less.
@@ -58,7 +63,7 @@ pub fn compile(profile: &Profile) -> Vec<sock_filter> {
         match architectures.iter_mut().find(|(known, _)| *known == audit) {
             Some((_, ranges)) => add_ranges(ranges, calls, profile.default),
             None => {
-                let mut ranges = Ranges::new();
+                let mut ranges = Ranges::default();
                 add_ranges(&mut ranges, calls, profile.default);
                 architectures.push((audit, ranges));
             }
@@ -66,13 +71,9 @@ pub fn compile(profile: &Profile) -> Vec<sock_filter> {
     }
     let has = |abi| profile.calls.iter().any(|calls| calls.abi == abi);
     if let Some((_, ranges)) = architectures.first_mut().filter(|_| has(Abi::X86_64) && !has(Abi::X32)) {
-        ranges.push((X32_BIT, Says::Architecture, Target::Return(FOREIGN)));
+        ranges.from(X32_BIT, Target::Return(FOREIGN));
         // Not a call: what a tracer puts in place of one that it suppresses.
-        ranges.push((u32::MAX, Says::Architecture, Target::Return(profile.default)));
-    }
-    for (_, ranges) in &mut architectures {
-        ranges.sort_unstable_by_key(|(first, says, _)| (*first, *says));
-        ranges.dedup_by_key(|(first, ..)| *first);
+        ranges.from(u32::MAX, Target::Return(profile.default));
     }
     let mut assembler = Assembler::default();
     let sections: Vec<(u32, Label)> = architectures
@@ -88,58 +89,62 @@ pub fn compile(profile: &Profile) -> Vec<sock_filter> {
     assembler.finish()
 }
 
-/// Adds the numbers of one convention.
+/// Adds the numbers of one convention: those that have been given out, what is newer than the profile, what is no call.
 fn add_ranges<'a>(ranges: &mut Ranges<'a>, calls: &'a Calls, default: Verdict) {
-    let abi = calls.abi;
-    let mut add = |number: u32, says, target| ranges.push((number, says, target));
-    add(abi.base(), Says::Boundary, Target::Return(default));
+    let (base, end) = (calls.abi.base(), calls.abi.end());
+    ranges.from(base, Target::Return(default));
+    add_decisions(ranges, calls, base, &calls.decisions, default);
     if let Some(newest) = calls.newest {
-        add(abi.base() + newest + 1, Says::Boundary, Target::Return(ENOSYS));
-        if abi.end() != u32::MAX {
-            add(abi.end(), Says::Boundary, Target::Return(default));
+        ranges.from(base + newest + 1, Target::Return(ENOSYS));
+        if end != u32::MAX {
+            ranges.from(end, Target::Return(default));
         }
     }
-    for (number, decision) in &calls.decisions {
+    add_decisions(ranges, calls, ARM_PRIVATE, &calls.private, default);
+}
+
+fn add_decisions<'a>(
+    ranges: &mut Ranges<'a>,
+    calls: &'a Calls,
+    first: u32,
+    decisions: &[Option<Decision>],
+    default: Verdict,
+) {
+    for (number, decision) in (first..).zip(decisions) {
         let target = match decision {
-            Decision::Always(verdict) => Target::Return(*verdict),
-            Decision::ByArguments(rules) => Target::Rules { rules, is_64_bit: abi.is_64_bit() },
+            Some(Decision::Always(verdict)) => Target::Return(*verdict),
+            Some(Decision::ByArguments(rules)) => {
+                Target::Rules { rules: &calls.rules[*rules as usize], is_64_bit: calls.abi.is_64_bit() }
+            }
+            None => continue,
         };
-        let number = abi.base() + number;
-        add(number, Says::Rule, target);
-        add(number + 1, Says::Rest, Target::Return(default));
+        ranges.from(number, target);
+        ranges.from(number + 1, Target::Return(default));
     }
 }
 
 /// The program of one architecture.
-fn section(assembler: &mut Assembler, ranges: &[(u32, Says, Target<'_>)], default: Verdict) -> Label {
+fn section<'a>(assembler: &mut Assembler, ranges: &'a Ranges<'a>, default: Verdict) -> Label {
     let stretches = stretches(ranges);
     let mut made = Vec::new();
     let search = search(assembler, &stretches, default, &mut made);
     match stretches.as_slice() {
         // Whatever the number.
-        [Stretch { but, .. }] if but.is_empty() => search,
+        [Stretch { but: [], .. }] => search,
         _ => assembler.load(NUMBER, search),
     }
 }
 
-/// Joins ranges with the same target, and those with single numbers between them.
-fn stretches<'a>(ranges: &[(u32, Says, Target<'a>)]) -> Vec<Stretch<'a>> {
-    let mut distinct: Vec<(u32, Target<'a>)> = ranges.iter().map(|(first, _, target)| (*first, *target)).collect();
-    distinct.dedup_by(|next, range| next.1 == range.1);
+/// Joins ranges with the same target that have only single numbers between them.
+fn stretches<'a>(ranges: &'a Ranges<'a>) -> Vec<Stretch<'a>> {
     let mut stretches: Vec<Stretch<'a>> = Vec::new();
-    let mut rest = distinct.as_slice();
+    let mut rest = ranges.0.as_slice();
     while let [(first, target), after @ ..] = rest {
-        let mut stretch = Stretch { first: *first, target: *target, but: Vec::new() };
+        let single = |pair: &&[Range<'a>]| matches!(pair, [(number, _), (next, again)] if again == target && *next == number + 1);
+        let singles = after.chunks(2).take(MOST_SINGLES).take_while(single).count();
+        let (but, after) = after.split_at(2 * singles);
+        stretches.push(Stretch { first: *first, target: *target, but });
         rest = after;
-        while let [(number, single), (next, again), after @ ..] = rest
-            && *again == stretch.target
-            && *next == number + 1
-            && stretch.but.len() < MOST_SINGLES
-        {
-            stretch.but.push((*number, *single));
-            rest = after;
-        }
-        stretches.push(stretch);
     }
     stretches
 }
@@ -155,7 +160,7 @@ fn search<'a>(
         [] => assembler.ret(default),
         [Stretch { target, but, .. }] => {
             let mut label = leaf(assembler, *target, default, made);
-            for (number, single) in but {
+            for (number, single) in but.iter().step_by(2) {
                 let single = leaf(assembler, *single, default, made);
                 label = assembler.compare(Test::Equal(*number), single, label);
             }

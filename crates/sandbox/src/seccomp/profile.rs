@@ -1,6 +1,6 @@
 //! A profile of the configuration as what each convention of a machine does with each of its system calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 use seccompiler::SeccompCmpOp;
@@ -33,13 +33,13 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
-/// What happens to one system call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What happens to one system call. Small: there are some hundred of them for each convention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Always this.
     Always(Verdict),
-    /// That of the first rule that is met, else the default.
-    ByArguments(Vec<Rule>),
+    /// That of the first rule that is met, else the default: which of [`Calls::rules`].
+    ByArguments(u32),
 }
 
 /// What one convention does.
@@ -47,8 +47,12 @@ pub enum Decision {
 pub struct Calls {
     /// Whose.
     pub abi: Abi,
-    /// By number, without the convention's base. What is not here has the default verdict.
-    pub decisions: BTreeMap<u32, Decision>,
+    /// By number, without the convention's base. What is None, or not here, has the default verdict.
+    pub decisions: Vec<Option<Decision>>,
+    /// Of ARM's private calls, by their distance from [`ARM_PRIVATE`].
+    pub private: Vec<Option<Decision>>,
+    /// What looks at arguments.
+    pub rules: Vec<Vec<Rule>>,
     /// The highest number that the profile names, if what is above gets -ENOSYS.
     pub newest: Option<u32>,
 }
@@ -77,11 +81,12 @@ impl Profile {
             calls: [native].into_iter().chain(compatible).map(Calls::new).collect(),
             unknown: BTreeSet::new(),
         };
+        let mut row = 0;
         for entry in seccomp.syscalls().iter().flatten() {
             let verdict = verdict(entry.action(), entry.errno_ret());
             let alternatives = alternatives(entry.args().as_deref().unwrap_or_default());
             for name in entry.names() {
-                let Some(call) = Call::of(name) else {
+                let Some(call) = Call::after(&mut row, name) else {
                     profile.unknown.insert(name.clone());
                     continue;
                 };
@@ -104,7 +109,7 @@ impl Profile {
 
 impl Calls {
     fn new(abi: Abi) -> Self {
-        Self { abi, decisions: BTreeMap::new(), newest: None }
+        Self { abi, decisions: Vec::new(), private: Vec::new(), rules: Vec::new(), newest: None }
     }
 
     fn name(&mut self, call: Call) {
@@ -128,13 +133,30 @@ impl Calls {
     /// As libseccomp combines them: a rule without conditions takes the place of those with, wherever it stands; of two
     /// without, the first counts.
     fn add_number(&mut self, number: u32, alternatives: &[Vec<Condition>], verdict: Verdict) {
-        let decision = self.decisions.entry(number).or_insert_with(|| Decision::ByArguments(Vec::new()));
-        let Decision::ByArguments(rules) = decision else { return };
-        if alternatives.is_empty() {
-            *decision = Decision::Always(verdict);
-        } else {
-            rules.extend(alternatives.iter().map(|conditions| Rule { conditions: conditions.clone(), verdict }));
+        let (table, place) = match number.checked_sub(ARM_PRIVATE) {
+            Some(private) => (&mut self.private, private as usize),
+            None => (&mut self.decisions, number as usize),
+        };
+        if table.len() <= place {
+            table.resize(place + 1, None);
         }
+        let rules = match table[place] {
+            Some(Decision::Always(_)) => return,
+            _ if alternatives.is_empty() => {
+                table[place] = Some(Decision::Always(verdict));
+                return;
+            }
+            Some(Decision::ByArguments(rules)) => rules,
+            None => {
+                // No more than there are numbers.
+                let rules = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
+                table[place] = Some(Decision::ByArguments(rules));
+                self.rules.push(Vec::new());
+                rules
+            }
+        };
+        let rule = |conditions: &Vec<Condition>| Rule { conditions: conditions.clone(), verdict };
+        self.rules[rules as usize].extend(alternatives.iter().map(rule));
     }
 }
 

@@ -1,8 +1,9 @@
 //! The floor: only the kernel work that hack/bundle's configuration asks for, with a static `/bin/true`, and nothing that makes it safe
 //! or general. Nobody can run a container in less.
 //!
-//! `floor ROOTFS NAME [CGROUP-DIRECTORY...]` makes a cgroup NAME in each of the directories, which the caller knows beforehand. It has no
-//! state, no messages, no checks, resolves no path safely and is one process and one fork where a runtime needs two.
+//! `floor ROOTFS MOUNTS NAME [CGROUP-DIRECTORY...]` makes a cgroup NAME in each of the directories, which the caller knows beforehand, and
+//! mounts as many tmpfs more below /run. It has no state, no messages, no checks, resolves no path safely and is one process and one fork
+//! where a runtime needs two.
 
 #![no_main]
 
@@ -56,15 +57,16 @@ const MASKED: [&str; 10] = [
 
 fn floor() -> u8 {
     let mut words = std::env::args_os().skip(1);
-    let (Some(rootfs), Some(name)) = (words.next(), words.next()) else { return 2 };
+    let (Some(rootfs), Some(mounts), Some(name)) = (words.next(), words.next(), words.next()) else { return 2 };
+    let Some(mounts) = mounts.to_str().and_then(|mounts| mounts.parse().ok()) else { return 2 };
     let directories: Vec<PathBuf> = words.map(|directory| Path::new(&directory).join(&name)).collect();
-    run(Path::new(&rootfs), &directories).unwrap_or_else(|error| {
+    run(Path::new(&rootfs), mounts, &directories).unwrap_or_else(|error| {
         let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), format!("floor: {error}\n").as_bytes());
         1
     })
 }
 
-fn run(rootfs: &Path, cgroups: &[PathBuf]) -> Done<u8> {
+fn run(rootfs: &Path, mounts: usize, cgroups: &[PathBuf]) -> Done<u8> {
     let proof = SingleThreaded::verify()?;
     let mut unified = None;
     for cgroup in cgroups {
@@ -89,7 +91,7 @@ fn run(rootfs: &Path, cgroups: &[PathBuf]) -> Done<u8> {
     let flags = libc_flags();
     let code = match clone3(proof, flags, unified.as_ref().map(AsFd::as_fd), None)? {
         Side::Child => {
-            let _failed = become_true(rootfs, cgroups);
+            let _failed = become_true(rootfs, mounts, cgroups);
             exit_child(1)
         }
         Side::Parent(child) => match waitpid(child, None)? {
@@ -114,7 +116,7 @@ fn libc_flags() -> i32 {
         .bits()
 }
 
-fn become_true(rootfs: &Path, cgroups: &[PathBuf]) -> Done {
+fn become_true(rootfs: &Path, mounts: usize, cgroups: &[PathBuf]) -> Done {
     for cgroup in cgroups {
         // Of v1 only: the child was born in the other.
         let _unified = fs::OpenOptions::new()
@@ -140,6 +142,11 @@ fn become_true(rootfs: &Path, cgroups: &[PathBuf]) -> Done {
     on("mqueue", "dev/mqueue", safe, None)?;
     on("sysfs", "sys", safe | MsFlags::MS_RDONLY, None)?;
     mount_cgroups(cgroups, safe | MsFlags::MS_RDONLY)?;
+    for number in 1..=mounts {
+        let target = format!("run/m{number}");
+        fs::create_dir_all(&target)?;
+        on("tmpfs", &target, MsFlags::empty(), None)?;
+    }
     for (name, major, minor) in
         [("null", 1, 3), ("random", 1, 8), ("full", 1, 7), ("tty", 5, 0), ("zero", 1, 5), ("urandom", 1, 9)]
     {

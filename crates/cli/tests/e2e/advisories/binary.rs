@@ -178,7 +178,7 @@ fn cve_2019_5736_a_read_only_mount_of_the_host_is_not_relied_on() {
     let (dir, bundle) = (TempDir::new("usr"), Bundle::sleeper());
     let program = dir.join("tare");
     let mounted = format!(
-        "exec unshare --mount --propagation slave sh -c 'mount -t tmpfs none {0} && cp {1} {0}/tare && \
+        "exec unshare --mount --propagation slave sh -c 'mount -t tmpfs none {0} && cp \"{1}\" {0}/tare && \
          mount -o remount,ro {0} && shift && exec {0}/tare \"$@\"' sh \"$@\"",
         dir.path().display(),
         runtime.program().display()

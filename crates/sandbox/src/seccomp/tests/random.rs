@@ -69,17 +69,17 @@ const ARCHITECTURES: [&str; 7] = [
 fn profile(random: &mut Random) -> LinuxSeccomp {
     let size = *random.of(&[0, 1, 2, 3, 3, 5, 10, 60]);
     // A few names more often than others, so that rules meet.
-    let favourites: Vec<&str> =
-        (0..3).map(|_| random.of(SYSCALLS).0.text()).chain(["socket", "semop", "set_tls"]).collect();
+    let known = ["socket", "semop", "set_tls"].map(str::to_owned);
+    let favourites: Vec<String> = (0..3).map(|_| random.of(SYSCALLS).0.text()).chain(known).collect();
     let with_errno = |random: &mut Random, action: &str| {
         (matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") && random.below(2) == 0).then(|| random.below(4096))
     };
     let rules: Vec<Value> = (0..size)
         .map(|_| {
-            let names: Vec<&str> = (0..=random.below(6))
+            let names: Vec<String> = (0..=random.below(6))
                 .map(|_| match random.below(10) {
-                    0 => "no_such_call",
-                    1..4 => random.of(&favourites),
+                    0 => "no_such_call".to_owned(),
+                    1..4 => random.of(&favourites).clone(),
                     _ => random.of(SYSCALLS).0.text(),
                 })
                 .collect();
