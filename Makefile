@@ -1,6 +1,6 @@
 # The targets people use; what they do is in hack/, runtime-tools-tests/ and .ci/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build man run test test-vm fault without validation clients bench install dist deb lint deny fmt clean
+.PHONY: help setup build man run test test-vm fault without validation clients bench install dist deb lint deny miri fmt clean
 
 PREFIX ?= /usr/local
 RUNTIME ?= target/release/tare
@@ -66,6 +66,9 @@ lint: setup ## formatting and clippy, warnings are errors
 
 deny: setup ## licences, duplicates, sources and advisories of the dependencies, by cargo-deny
 	@hack/deny
+
+miri: setup ## what only computes under Miri, which finds undefined behaviour
+	@hack/miri
 
 fmt: setup ## format the code
 	cargo fmt --all

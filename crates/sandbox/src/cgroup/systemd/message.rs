@@ -303,10 +303,11 @@ mod tests {
     #[test]
     fn whatever_is_cut_or_changed_is_an_error_and_never_a_panic() {
         for whole in [big_endian_signal(), call(&[Value::str("x")], Answer::Expected)] {
-            for length in 0..whole.len() {
+            // Under Miri, where each takes long, some.
+            for length in (0..whole.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
                 assert!(Message::decode(&whole[..length]).is_err(), "{length}");
             }
-            for at in 0..whole.len() {
+            for at in (0..whole.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
                 for value in [0, 1, 0x7f, 0xff] {
                     let mut changed = whole.clone();
                     changed[at] = value;
