@@ -156,20 +156,18 @@ pub struct Call {
 }
 
 impl Call {
-    /// None for a name that no convention known here has.
+    /// One name alone.
     #[cfg(test)]
     pub(super) fn of(text: &str) -> Option<Self> {
         Self::after(&mut 0, text)
     }
 
-    /// As above. `row` is where to look first, and then the row after the one found: names in a profile are sorted, as a rule.
+    /// None for a name that no convention known here has. `row` is where to look first, and then the row after the one found: names
+    /// in a profile are sorted, as a rule.
     pub(super) fn after(row: &mut usize, text: &str) -> Option<Self> {
         let name = Name::of(text)?;
-        let near = SYSCALLS.iter().skip(*row).take(4).position(|(known, _)| *known >= name);
-        let found = match near {
-            Some(distance) if SYSCALLS[*row + distance].0 == name => Some(*row + distance),
-            _ => SYSCALLS.binary_search_by_key(&name, |(name, _)| *name).ok(),
-        };
+        let near = (*row..SYSCALLS.len()).take(4).find(|&row| SYSCALLS[row].0 == name);
+        let found = near.or_else(|| SYSCALLS.binary_search_by_key(&name, |(name, _)| *name).ok());
         *row = found.map_or(*row, |found| found + 1);
         let multiplexed = MULTIPLEXED.binary_search_by_key(&name, |(name, _)| *name).ok();
         if found.is_none() && multiplexed.is_none() {
