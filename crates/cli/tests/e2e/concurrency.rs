@@ -80,7 +80,11 @@ fn storms_on_shared_names_end_in_nothing() {
     const THREADS: u64 = 6;
     const COMMANDS: usize = 50;
     let runtime = crate::runtime();
-    known!(runtime, Runc: "1.1.5 loses the process of a container that is deleted while it is created");
+    known!(
+        runtime,
+        Runc: "1.1.5 loses the process of a container that is deleted while it is created",
+        Crun: "1.8.1's start hangs, or dies of SIGPIPE, when its container is deleted meanwhile"
+    );
     let bundle = Bundle::sleeper();
     let shared = Shared::new(&runtime, &bundle);
     let ids = ["a", "b", "c"].map(|name| runtime.id(name));
