@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tare_testkit::{Bundle, Container, Runtime, TempDir, known, skip};
+use tare_testkit::{Bundle, Container, Runtime, TempDir, known, skip, wait_until};
 
 use crate::runtime;
 
@@ -266,9 +266,12 @@ fn the_memory_policy_is_set_for_exec_too() {
             .set("/linux/memoryPolicy", policy.clone());
         let container = runtime.container(&bundle);
         container.up();
-        for text in
-            [container.proc("numa_maps"), container.exec(["cat", "/proc/self/numa_maps"]).ok().text().to_owned()]
-        {
+        let mut own = String::new();
+        wait_until("it is between no two programs", || {
+            own = container.proc("numa_maps");
+            !own.is_empty()
+        });
+        for text in [own, container.exec(["cat", "/proc/self/numa_maps"]).ok().text().to_owned()] {
             let first = text.lines().next().unwrap().split(' ').nth(1).map(str::to_owned);
             assert_eq!(first.as_deref(), Some(shown), "{policy}");
         }
