@@ -65,7 +65,7 @@ impl Residue {
             for file in ["cgroup.procs", "tasks", "freezer.state", "cgroup.events"] {
                 if let Ok(content) = fs::read_to_string(dir.join(file)) {
                     writeln!(text, "    {file}: {:?}", content.trim_end()).unwrap();
-                    if file.ends_with('s') && file != "cgroup.events" {
+                    if matches!(file, "cgroup.procs" | "tasks") {
                         content.lines().for_each(|pid| writeln!(text, "      {}", described(pid)).unwrap());
                     }
                 }

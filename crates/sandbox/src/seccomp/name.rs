@@ -1,6 +1,6 @@
 //! Names that lie in the table itself: a `&str` in a static is a pointer, which every start of the program would have to relocate.
 
-/// The longest name of a system call has 28 letters.
+/// Two u128; the longest name of a system call has 28 letters.
 const LONGEST: usize = 32;
 
 /// A name, filled up with zeros, as two big-endian numbers: so it sorts as its text does, in one comparison or two.
