@@ -65,7 +65,8 @@ pub fn wait(process: Pid, signals: &Signals, ptmx: Option<OwnedFd>, mut notify: 
         if let Some(terminal) = &mut terminal {
             terminal.relay(input_ready)?;
         }
-        while let Some(signal) = signals.0.read_signal().call(|| "read(signalfd)")? {
+        // One, and poll(2) tells of the next: it has to be asked in any case.
+        if let Some(signal) = signals.0.read_signal().call(|| "read(signalfd)")? {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
             match number {
                 libc::SIGCHLD => {

@@ -2,18 +2,19 @@
 //!
 //! | file | written | by |
 //! |---|---|---|
+//! | `config.json` | once, first: the configuration as it was then | create |
 //! | `state.json` | before anything exists outside this directory; again if an update makes something | create, update |
-//! | `config.json` | once: the configuration as it was then | create |
 //! | `exec.fifo` | made by create; removed when the program runs | create, start |
 //! | `notify/` | the socket of a container that tells when it is ready | create, start |
 //! | `criu/` | empty: where CRIU alone sees mounts while it restores | restore |
-//! | `init` | once: pid and start time of init | create |
+//! | `init` | once: pid and start time of init, the text of a symbolic link: made, and read, in one call | create |
 //! | `updates.json` | by each update: what all of them together have asked for | update |
 //! | `updates.lock` | never: updates take turns by it | update |
 //!
-//! Every file is written under another name and renamed: a reader sees all of it or nothing, and a runtime that is
-//! killed at any point leaves what `delete --force` can remove. What a container is doing is not written down but asked
-//! of the kernel. The lock is flock(2) on the directory: the kernel drops it with its holder.
+//! Every file is whole or not there: written under another name and renamed, or made in one call, or, `config.json`, written
+//! before `state.json`, without which nobody looks for it. A runtime that is killed at any point leaves what `delete --force`
+//! can remove. What a container is doing is not written down but asked of the kernel. The lock is flock(2) on the directory:
+//! the kernel drops it with its holder.
 
 mod init;
 mod update;
@@ -22,14 +23,15 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Pid, Uid, UnlinkatFlags, unlinkat};
+use nix::unistd::{Pid, Uid, UnlinkatFlags, symlinkat, unlinkat};
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -267,9 +269,13 @@ impl Entry {
     /// # Errors
     /// A file that is not what create wrote.
     pub fn init(&self) -> Result<Option<Init>> {
-        let Some(bytes) = self.read("init")? else { return Ok(None) };
+        let text = match readlinkat(&self.dir, "init") {
+            Ok(text) => text,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::call(format!("readlink({:?})", self.path.join("init")), errno)),
+        };
         let malformed = || Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init")));
-        Init::parse(&bytes).map(Some).ok_or_else(malformed)
+        Init::parse(text.as_bytes()).map(Some).ok_or_else(malformed)
     }
 
     /// Reads the configuration as it was at create.
@@ -289,9 +295,14 @@ impl Entry {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::call(format!("open({:?})", self.path.join(name)), errno)),
         };
-        let mut bytes = Vec::with_capacity(4096);
-        // Most fit: nobody asks how long it is, which takes two calls.
-        File::from(file).take(u64::MAX).read_to_end(&mut bytes).call(|| format!("read({:?})", self.path.join(name)))?;
+        let read = || format!("read({:?})", self.path.join(name));
+        let (mut file, mut first) = (File::from(file), [0; 4096]);
+        let count = file.read(&mut first).call(read)?;
+        let mut bytes = first[..count].to_vec();
+        // Most fit: of a file of ours less than asked for is all.
+        if count == first.len() {
+            file.read_to_end(&mut bytes).call(read)?;
+        }
         Ok(Some(bytes))
     }
 
@@ -302,11 +313,15 @@ impl Entry {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))
-            .call(|| format!("open({:?})", self.path.join(&temporary)))?;
-        File::from(file).write_all(bytes).call(|| format!("write({:?})", self.path.join(&temporary)))?;
+        self.write_in_place(&temporary, bytes)?;
         renameat(&self.dir, temporary.as_str(), &self.dir, name).call(|| format!("rename({:?})", self.path.join(name)))
+    }
+
+    fn write_in_place(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, name, flags, Mode::from_bits_truncate(0o600))
+            .call(|| format!("open({:?})", self.path.join(name)))?;
+        File::from(file).write_all(bytes).call(|| format!("write({:?})", self.path.join(name)))
     }
 }
 
@@ -352,12 +367,12 @@ impl Locked {
         self.entry.write_record(record)
     }
 
-    /// Writes `config.json`.
+    /// Writes `config.json`, which is to be there before [`Locked::write_record`].
     ///
     /// # Errors
     /// The call that failed.
     pub fn write_config(&self, bytes: &[u8]) -> Result<()> {
-        self.entry.write("config.json", bytes)
+        self.entry.write_in_place("config.json", bytes)
     }
 
     /// Writes `init`.
@@ -365,7 +380,8 @@ impl Locked {
     /// # Errors
     /// The call that failed.
     pub fn write_init(&self, init: Init) -> Result<()> {
-        self.entry.write("init", init.to_string().as_bytes())
+        symlinkat(init.to_string().as_str(), &self.entry.dir, "init")
+            .call(|| format!("symlink({:?})", self.entry.path.join("init")))
     }
 
     /// Removes the directory with all that is in it. From then on the name is free.
@@ -374,6 +390,14 @@ impl Locked {
     /// The call that failed.
     pub fn remove(self) -> Result<()> {
         let path = self.entry.path.clone();
+        // What is usually all there is, without asking what there is.
+        for name in ["init", "state.json", "config.json"] {
+            unlink_if_there(&self.entry.dir, name)?;
+        }
+        match std::fs::remove_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed.call(|| format!("rmdir({path:?})")),
+        }
         let names = std::fs::read_dir(&path).call(|| format!("open({path:?})"))?;
         for name in names {
             let name = name.call(|| format!("getdents64({path:?})"))?.file_name();

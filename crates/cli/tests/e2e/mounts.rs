@@ -52,6 +52,26 @@ fn the_default_cgroup_mount_is_read_only_and_shows_the_containers_own() {
 }
 
 #[test]
+fn in_a_cgroup_namespace_the_cgroup_mount_has_the_containers_own_as_its_root() {
+    let runtime = runtime();
+    if host::cgroup_mode() != host::CgroupMode::Hybrid {
+        skip!("needs v1 hierarchies");
+    }
+    let script =
+        "cat /proc/self/mountinfo; echo; mkdir /sys/fs/cgroup/pids/x || echo no; cat /sys/fs/cgroup/pids/cgroup.procs";
+    let output = runtime.run(&Bundle::script(script).namespace("cgroup")).ok();
+    let (mounts, after) = output.stdout.split_once("\n\n").unwrap();
+    for controller in ["pids", "memory", "freezer"] {
+        let line = mounts.lines().find(|line| line.contains(&format!(" /sys/fs/cgroup/{controller} "))).unwrap();
+        let fields: Vec<&str> = line.split(' ').collect();
+        assert_eq!(fields[3], "/", "{line}");
+        assert!(fields[5].starts_with("ro,"), "{line}");
+        assert!(line.contains(" - cgroup "), "{line}");
+    }
+    assert_eq!(after.lines().collect::<Vec<_>>()[..2], ["no", "1"]);
+}
+
+#[test]
 fn mounts_are_made_in_order() {
     let runtime = runtime();
     let bundle = Bundle::script("ls /m /m/inner")

@@ -26,7 +26,7 @@ use crate::rootfs::CallersRoot;
 use crate::seccomp::Filter;
 use crate::step::Step;
 use crate::store::{Init, Locked, Record, RecordedHooks, write_pid_file};
-use crate::sys::pidfd::pidfd_open;
+use crate::sys::pidfd;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, console, hook, peer, rootfs, sys, timing, userns};
 
@@ -174,8 +174,12 @@ impl Runtime {
     /// # Errors
     /// What [`cgroup::locate`] says; a limit that takes what its user may not make.
     pub fn locate_cgroup(&self, id: &str, bundle: &Bundle, plan: &Plan) -> Result<cgroup::Location> {
+        self.locate_cgroup_for(self.is_rootless(), id, bundle, plan)
+    }
+
+    fn locate_cgroup_for(&self, rootless: bool, id: &str, bundle: &Bundle, plan: &Plan) -> Result<cgroup::Location> {
         let path = cgroups_path(bundle);
-        match self.is_rootless() {
+        match rootless {
             true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
             false => cgroup::locate(self.cgroup_driver, path, id),
         }
@@ -192,7 +196,7 @@ impl Runtime {
         deadline: Deadline,
     ) -> Result<Ground<'p>> {
         let rootless = self.is_rootless();
-        let location = self.locate_cgroup(id, bundle, plan).at(Step::MakeCgroup)?;
+        let location = self.locate_cgroup_for(rootless, id, bundle, plan).at(Step::MakeCgroup)?;
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let (first, late) = split_late(&plan.resources);
@@ -205,7 +209,7 @@ impl Runtime {
             Err(error) => return Err(give_up(locked, error)),
         };
         if let Err(error) =
-            locked.write_record(&record).and_then(|()| locked.write_config(&bundle.config)).at(Step::Claim)
+            locked.write_config(&bundle.config).and_then(|()| locked.write_record(&record)).at(Step::Claim)
         {
             return Err(give_up(locked, error));
         }
@@ -235,7 +239,7 @@ impl Runtime {
     ) -> Result<Made> {
         let single_threaded = SingleThreaded::verify()?;
         // What cannot be killed by a handle must not be made: under a filter without the call nobody could delete it.
-        drop(pidfd_open(Pid::this()).call(|| "pidfd_open(self)")?);
+        pidfd::probe().call(|| "pidfd_open()")?;
         crate::store::check_id(id)?;
         let (bundle, mut plan) = self.plan(id, options).at(Step::Plan)?;
         if options.notify_socket.is_some() {
@@ -465,7 +469,7 @@ pub(super) fn announce(
         write_pid_file(path, init)?;
     }
     if let Some(socket) = pidfd_socket {
-        let pidfd = pidfd_open(init).call(|| format!("pidfd_open({init})"))?;
+        let pidfd = pidfd::pidfd_open(init).call(|| format!("pidfd_open({init})"))?;
         sys::socket::send_fd(socket.as_fd(), b"standard", pidfd.as_fd())
             .map(drop)
             .call(|| "sendmsg(pidfd socket)")

@@ -117,10 +117,10 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     timing::lap(Step::AttachRoot);
     let env = MountEnv {
         cgroup: &cgroup.directories,
-        cgroup_namespace: if has(LinuxNamespaceType::Cgroup) {
-            CgroupNamespace::Private
-        } else {
-            CgroupNamespace::Host
+        cgroup_namespace: match plan.namespaces.makes(LinuxNamespaceType::Cgroup) {
+            true => CgroupNamespace::Own,
+            false if has(LinuxNamespaceType::Cgroup) => CgroupNamespace::Joined,
+            false => CgroupNamespace::Host,
         },
         label: plan.mount_label.as_deref(),
     };

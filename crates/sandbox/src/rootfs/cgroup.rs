@@ -45,7 +45,7 @@ fn host_is_v2() -> Result<bool> {
 
 fn mount_v2(root: &Root, plan: &MountPlan, data: &[OsString], env: &MountEnv<'_>) -> Result<()> {
     let own = env.cgroup.iter().find(|directory| directory.hierarchy.is_empty());
-    if env.cgroup_namespace == CgroupNamespace::Private || own.is_none() {
+    if env.cgroup_namespace != CgroupNamespace::Host || own.is_none() {
         let target = root.target(plan, Leaf::Directory)?;
         let mut cgroup2 = fs::plain("cgroup2", "cgroup", &[]);
         cgroup2.data = data.to_vec();
@@ -89,13 +89,15 @@ fn mount_hierarchy(tmpfs: &OwnedFd, directory: &Directory, attrs: u64, env: &Mou
     let name = hierarchy.strip_prefix("name=").unwrap_or(hierarchy);
     mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755)).call(|| format!("mkdirat({name:?})"))?;
     match env.cgroup_namespace {
-        CgroupNamespace::Private => {
+        CgroupNamespace::Joined => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let fd = openat(tmpfs, name, flags, Mode::empty()).call(|| format!("openat({name:?})"))?;
             let cgroup = fs::plain("cgroup", "cgroup", &[hierarchy]);
             fs::mount_here(&cgroup, attrs, None, fd.as_fd()).call(|| "mount(\"cgroup\")")?;
         }
-        CgroupNamespace::Host => {
+        // In a namespace of its own mount(2) would give the same mount of the same directory, but for each hierarchy the kernel walks
+        // all cgroups of the host first.
+        CgroupNamespace::Own | CgroupNamespace::Host => {
             let tree = bind::clone_slave(&directory.path, Recursion::Top)?;
             let at = CString::new(name).map_err(|_| Error::call("move_mount", Errno::EINVAL))?;
             move_mount_at(tree.as_fd(), tmpfs.as_fd(), &at).call(|| "move_mount")?;

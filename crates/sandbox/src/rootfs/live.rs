@@ -73,7 +73,7 @@ pub fn change(root: OwnedFd, change: Change) -> Result<()> {
 }
 
 fn add(root: Root, mounts: Vec<(MountPlan, Option<OwnedFd>)>, label: Option<&str>) -> Result<()> {
-    let env = MountEnv { cgroup: &[], cgroup_namespace: CgroupNamespace::Private, label };
+    let env = MountEnv { cgroup: &[], cgroup_namespace: CgroupNamespace::Own, label };
     let mut added: Vec<PathBuf> = Vec::new();
     for (plan, source) in mounts {
         if let Err(error) = root.mount(&plan, source, &env) {

@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat, major, minor};
 
-use super::propagation::clone_private;
+use super::propagation::{clone_private, make_private};
 use super::{file_type, fs};
 use crate::error::{CallContext, Context};
 use crate::sys::mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, Recursion, mount_setattr,
-    mount_setattr_root, move_mount, open_tree_clone,
+    mount_setattr_root, move_mount, open_tree_clone, open_tree_clone_host_nofollow,
 };
 use crate::{Error, Result};
 
@@ -25,13 +25,13 @@ const READ_ONLY: MountAttr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 
 /// # Errors
 /// A /dev/null that is not the character device 1:3.
 pub fn open_null() -> Result<OwnedFd> {
-    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-        .call(|| "open(\"/dev/null\")")?;
+    let null = open_tree_clone_host_nofollow(c"/dev/null", Recursion::Top).call(|| "open_tree(\"/dev/null\")")?;
     let stat = fstat(&null).call(|| "fstat(\"/dev/null\")")?;
     if file_type(&stat) != SFlag::S_IFCHR || (major(stat.st_rdev), minor(stat.st_rdev)) != (1, 3) {
         return Err(Error::Refused("\"/dev/null\" of the host is not the device 1:3".into()));
     }
-    clone_private(null.as_fd()).call(|| "open_tree(\"/dev/null\")")
+    make_private(&null).call(|| "mount_setattr(\"/dev/null\")")?;
+    Ok(null)
 }
 
 /// Makes the root mount read-only, not what is mounted below it: `root.readonly`.

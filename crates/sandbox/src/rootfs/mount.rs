@@ -22,8 +22,10 @@ use crate::{Error, Result};
 /// Whether the container sees itself at the root of its cgroup hierarchies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupNamespace {
-    /// The container's own, or one it joined: a fresh mount shows its cgroup alone.
-    Private,
+    /// The container's own: its cgroup is the root.
+    Own,
+    /// One that it joined: what is the root there is the other's.
+    Joined,
     /// The host's: the container's directory is bound.
     Host,
 }

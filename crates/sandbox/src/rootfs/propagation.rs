@@ -75,9 +75,14 @@ pub(super) fn set(tree: BorrowedFd<'_>, propagation: Propagation) -> Result<()> 
 /// What open_tree(2) and mount_setattr(2) say.
 pub(super) fn clone_private(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let tree = open_tree_clone(fd, Recursion::Top)?;
-    let private = MountAttr { propagation: MsFlags::MS_PRIVATE.bits(), ..MountAttr::default() };
-    mount_setattr(tree.as_fd(), Recursion::Top, &private)?;
+    make_private(&tree)?;
     Ok(tree)
+}
+
+/// Has the mount whose root is `mount` share nothing with others.
+pub(super) fn make_private(mount: &OwnedFd) -> nix::Result<()> {
+    let private = MountAttr { propagation: MsFlags::MS_PRIVATE.bits(), ..MountAttr::default() };
+    mount_setattr(mount.as_fd(), Recursion::Top, &private)
 }
 
 #[cfg(test)]

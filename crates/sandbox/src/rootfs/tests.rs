@@ -103,7 +103,7 @@ fn bind(source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount 
     entry("bind", source, destination, &[&["rbind"], options].concat())
 }
 
-const ENV: MountEnv<'static> = MountEnv { cgroup: &[], cgroup_namespace: CgroupNamespace::Private, label: None };
+const ENV: MountEnv<'static> = MountEnv { cgroup: &[], cgroup_namespace: CgroupNamespace::Own, label: None };
 
 fn mount_all(root: &Root, mounts: &[Mount]) -> Result<()> {
     plan_mounts(mounts, Path::new("/"), &IdMappings::default())?

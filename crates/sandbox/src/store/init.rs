@@ -20,7 +20,7 @@ pub struct Init {
 }
 
 impl Init {
-    /// The contents of the file `init`.
+    /// The text of the link `init`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (pid, start_time) = std::str::from_utf8(text).ok()?.split_once(' ')?;
         let pid = pid.parse().ok().filter(|pid| *pid > 0)?;
@@ -60,7 +60,7 @@ impl Init {
     }
 }
 
-/// The contents of the file `init`.
+/// The text of the link `init`.
 impl std::fmt::Display for Init {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.pid, self.start_time)

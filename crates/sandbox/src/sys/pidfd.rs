@@ -23,6 +23,18 @@ pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `pidfd_open(0, 0)`: whether there is the call, for no process has that number.
+///
+/// # Errors
+/// `ENOSYS`, or what a seccomp filter around us says.
+pub fn probe() -> nix::Result<()> {
+    // SAFETY: two integers, no pointers.
+    match check(unsafe { libc::syscall(libc::SYS_pidfd_open, 0, 0) }) {
+        Err(Errno::EINVAL) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
 /// `pidfd_send_signal(pidfd, signal, NULL, 0)`.
 ///
 /// Linux 5.1. <https://man7.org/linux/man-pages/man2/pidfd_send_signal.2.html>

@@ -272,7 +272,7 @@ fn a_v1_cgroup_mount_shows_the_containers_directories_and_is_read_only_if_asked(
         Directory { hierarchy: "name=systemd".into(), path: "/sys/fs/cgroup/systemd".into() },
         Directory { hierarchy: String::new(), path: "/sys/fs/cgroup/unified".into() },
     ];
-    for cgroup_namespace in [CgroupNamespace::Host, CgroupNamespace::Private] {
+    for cgroup_namespace in [CgroupNamespace::Host, CgroupNamespace::Own, CgroupNamespace::Joined] {
         let env = MountEnv { cgroup: &directories, cgroup_namespace, label: None };
         let own = &own;
         scratch.enter(
@@ -291,9 +291,9 @@ fn a_v1_cgroup_mount_shows_the_containers_directories_and_is_read_only_if_asked(
                 assert_eq!((options.as_str(), fstype.as_str()), ("ro,nosuid,nodev,noexec,relatime", "cgroup"));
                 assert!(Path::new("/sys/fs/cgroup/systemd/cgroup.procs").exists());
                 assert_eq!(errno_of(fs::create_dir("/sys/fs/cgroup/x")), Some(Errno::EROFS));
-                // Bound it is the container's directory; fresh, without a cgroup namespace here, the whole hierarchy.
+                // Bound it is the container's directory; what the namespace has, which here is the host's, the whole hierarchy.
                 let seen = Path::new("/sys/fs/cgroup/memory").join(own.file_name().unwrap()).exists();
-                assert_eq!(seen, cgroup_namespace == CgroupNamespace::Private);
+                assert_eq!(seen, cgroup_namespace == CgroupNamespace::Joined);
                 assert_eq!(mounted("/unified").unwrap().1, "cgroup2");
             },
         );
