@@ -7,6 +7,7 @@ use crate::command::{Bench, Done, Runtime, time};
 /// costs `list`, and one of it `state`, `kill` and `delete`; and how each of those grows with the crowd.
 pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) -> Done {
     let few = (count / 50).clamp(1, 20);
+    let mut floor_among = None;
     for runtime in &bench.runtimes {
         let mut put = |what, mut values: Vec<f64>, unit| {
             values.sort_by(f64::total_cmp);
@@ -30,6 +31,17 @@ pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) 
         put("list of many", list, "ms");
         put("state among many", state, "ms");
         put("kill among many", kill, "ms");
+        let run = |number: usize| {
+            time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &format!("one-{number}")))
+        };
+        put("run among many", (0..few).map(run).collect::<Done<_>>()?, "ms");
+        // What of that is the kernel's; once.
+        if runtime.name == bench.runtimes[0].name {
+            let floor = |number: usize| time(bench.floor(0, &format!("many-{number}"))?);
+            let mut values: Vec<f64> = (0..few).map(floor).collect::<Done<_>>()?;
+            values.sort_by(f64::total_cmp);
+            floor_among = Some(values);
+        }
         let mut deleted = Vec::with_capacity(count);
         for number in 0..count {
             deleted.push(time(runtime.command(&["delete", "--force"], &format!("many-{number}")))?);
@@ -40,6 +52,12 @@ pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) 
             put(what, vec![exponent(&points)], "= e in n^e");
         }
     }
+    rows.extend(floor_among.map(|values| Row {
+        what: "run among many",
+        runtime: "floor".to_owned(),
+        values,
+        unit: "ms",
+    }));
     Ok(())
 }
 

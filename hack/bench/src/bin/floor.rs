@@ -191,22 +191,24 @@ fn become_true(rootfs: &Path, mounts: usize, cgroups: &[PathBuf]) -> Done {
 /// As the cgroup mount of the configuration: cgroup2 itself, or a tmpfs with the hierarchies of v1.
 fn mount_cgroups(cgroups: &[PathBuf], flags: MsFlags) -> Done {
     // The directory below /sys/fs/cgroup has the name of its controller here.
-    let hierarchies: Vec<&str> = cgroups
+    let hierarchies: Vec<(&PathBuf, &str)> = cgroups
         .iter()
         .filter(|cgroup| cgroup.join("tasks").exists())
-        .filter_map(|cgroup| cgroup.strip_prefix("/sys/fs/cgroup").ok()?.to_str()?.split('/').next())
+        .filter_map(|cgroup| Some((cgroup, cgroup.strip_prefix("/sys/fs/cgroup").ok()?.to_str()?.split('/').next()?)))
         .collect();
     if hierarchies.is_empty() {
         mount(Some("cgroup"), "sys/fs/cgroup", Some("cgroup2"), flags, None::<&str>)?;
         return Ok(());
     }
     mount(Some("tmpfs"), "sys/fs/cgroup", Some("tmpfs"), flags & !MsFlags::MS_RDONLY, Some("mode=755"))?;
-    for name in hierarchies {
+    for (cgroup, name) in hierarchies {
         let target = Path::new("sys/fs/cgroup").join(name);
         fs::create_dir(&target)?;
-        let data = if name == "systemd" { "name=systemd" } else { name };
-        mount(Some("cgroup"), &target, Some("cgroup"), flags, Some(data))?;
+        // What mount(2) would give too, after a walk through all cgroups of the host.
+        mount(Some(cgroup), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }
-    mount(None::<&str>, "sys/fs/cgroup", None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>)?;
+    let safe = tree::MOUNT_ATTR_RDONLY | tree::MOUNT_ATTR_NOSUID | tree::MOUNT_ATTR_NODEV | tree::MOUNT_ATTR_NOEXEC;
+    let all = fs::File::open("sys/fs/cgroup")?;
+    tree::mount_setattr(all.as_fd(), Recursion::Tree, &MountAttr { attr_set: safe, ..MountAttr::default() })?;
     Ok(())
 }
