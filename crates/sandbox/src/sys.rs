@@ -9,6 +9,7 @@ pub mod clone;
 pub mod exe;
 pub mod exec;
 pub mod fd;
+pub mod heap;
 pub mod ioprio;
 pub mod keyring;
 pub mod mempolicy;
