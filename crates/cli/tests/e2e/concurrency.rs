@@ -141,6 +141,15 @@ fn sixty_four_containers_live_at_once() {
     Residue::of(&runtime).assert_none();
 }
 
+/// Says that it is over when it is dropped: a panic of the test ends the threads that it would wait for, too.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_state_that_is_read_while_it_is_written_is_whole() {
     const LIVES: usize = 12;
@@ -153,6 +162,7 @@ fn a_state_that_is_read_while_it_is_written_is_whole() {
     // A --root that is not there yet is an error of `list`.
     std::fs::create_dir_all(runtime.root()).unwrap();
     thread::scope(|scope| {
+        let ends = Ends(&over);
         let readers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
@@ -181,7 +191,7 @@ fn a_state_that_is_read_while_it_is_written_is_whole() {
             shared.verb(&["kill", &id, "KILL"]).run().ok();
             shared.delete(&id);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         let seen: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         assert!(seen > 0, "the container was never looked at");
     });
