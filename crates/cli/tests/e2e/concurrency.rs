@@ -51,7 +51,8 @@ fn of_a_hundred_creates_of_one_name_one_wins_and_the_others_refuse() {
     let creates: Vec<_> = (0..100).map(|_| shared.verb(&["create", &id]).spawn()).collect();
     let outputs: Vec<Output> = creates.into_iter().map(tare_testkit::Running::wait).collect();
     let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(Output::success);
-    assert_eq!((won.len(), lost.len()), (1, 99), "{:?}", won.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let all = || won.iter().chain(&lost).map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((won.len(), lost.len()), (1, 99), "{:?}", all());
     for output in lost {
         let output = output.fails(&["exist"]);
         assert!(!runtime.is_tare() || output.stderr.lines().count() == 1, "{output}");

@@ -375,7 +375,7 @@ fn large_outputs_pass_whole() {
     let bundle = Bundle::script("dd if=/dev/zero bs=64k count=320 2>/dev/null");
     let container = runtime.container(&bundle);
     let output = container.verb("run").arg(container.id()).through_shell("\"$@\" | wc -c").run().ok();
-    assert_eq!(output.text(), (320 * 65536).to_string());
+    assert_eq!(output.text(), (320 * 65536).to_string(), "{output}");
 }
 
 #[test]
