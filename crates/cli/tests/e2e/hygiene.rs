@@ -160,6 +160,29 @@ fn what_a_container_with_a_broken_state_has_left_running_is_killed() {
     Residue::of(&runtime).assert_none();
 }
 
+/// A create that is killed before it has looked whether its cgroup is in use leaves a state that names the cgroup of another.
+#[test]
+fn what_never_came_to_be_has_no_processes_to_kill() {
+    let runtime = runtime();
+    known!(runtime, Runc: "the state has another name", Crun: "the same");
+    let bundle = Bundle::sleeper();
+    let other = runtime.container(&bundle);
+    other.up();
+    let half = runtime.container(&bundle);
+    let directory = |id: &str| runtime.root().join(id);
+    fs::create_dir(directory(half.id())).unwrap();
+    fs::copy(directory(other.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    for signal in ["KILL", "USR1"] {
+        half.kill(signal).fails(&["not running"]);
+        half.call("kill", &["--all"]).ok();
+        half.verb("kill").args(["--all", half.id(), signal]).run().ok();
+        other.is("running");
+    }
+    half.delete_force().ok();
+    other.is("running");
+    other.delete_force().ok();
+}
+
 /// What cannot be read is not broken: the next delete may read it.
 #[test]
 fn a_state_that_cannot_be_read_is_kept() {
