@@ -184,23 +184,30 @@ fn the_plan_is_every_step_in_order_for_either_version_of_cgroups() {
     }
 }
 
+const MOUNTS: &str = "/proc/self/mountinfo";
+
 #[test]
 fn a_plan_changes_nothing_and_runs_nothing() {
     let dir = tare_testkit::TempDir::new("plan");
     let mark = dir.join("mark");
     let bundle = rich().hook_script("prestart", &format!("touch {}", mark.display()));
     bundle.write();
-    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let runtime = runtime();
     known!(runtime, Runc: "has no such verb", Crun: "has no such verb");
+    // Where nobody else mounts anything meanwhile: a mount only goes, when somebody removes the directory it is on.
+    let script = format!("cat {MOUNTS} >{0}/before; \"$@\" && cat {MOUNTS} >{0}/after", dir.path().display());
+    let check = runtime.bare().arg("--root").arg(runtime.root()).args(["check", "--plan"]).arg(bundle.path());
     let output =
-        runtime.bare().arg("--root").arg(runtime.root()).args(["check", "--plan"]).arg(bundle.path()).run().ok();
+        check.through_shell(&script).through_shell("exec unshare --mount --propagation private \"$@\"").run().ok();
     assert!(output.stdout.contains("touch"), "{output}");
     assert!(!mark.exists() && !runtime.root().exists());
     assert!(
         !Path::new("/sys/fs/cgroup/pids/tare-golden").exists() && !Path::new("/sys/fs/cgroup/tare-golden").exists()
     );
-    assert_eq!(before, fs::read_to_string("/proc/self/mountinfo").unwrap());
+    let [before, after] = ["before", "after"].map(|name| fs::read_to_string(dir.join(name)).unwrap());
+    assert!(after.contains(" / "));
+    let added: Vec<&str> = after.lines().filter(|line| before.lines().all(|other| other != *line)).collect();
+    assert_eq!(added, [""; 0]);
 }
 
 #[test]

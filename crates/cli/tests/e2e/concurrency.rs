@@ -51,7 +51,8 @@ fn of_a_hundred_creates_of_one_name_one_wins_and_the_others_refuse() {
     let creates: Vec<_> = (0..100).map(|_| shared.verb(&["create", &id]).spawn()).collect();
     let outputs: Vec<Output> = creates.into_iter().map(tare_testkit::Running::wait).collect();
     let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(Output::success);
-    assert_eq!((won.len(), lost.len()), (1, 99), "{:?}", won.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let all = || won.iter().chain(&lost).map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((won.len(), lost.len()), (1, 99), "{:?}", all());
     for output in lost {
         let output = output.fails(&["exist"]);
         assert!(!runtime.is_tare() || output.stderr.lines().count() == 1, "{output}");
@@ -141,6 +142,15 @@ fn sixty_four_containers_live_at_once() {
     Residue::of(&runtime).assert_none();
 }
 
+/// Says that it is over when it is dropped: a panic of the test ends the threads that it would wait for, too.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_state_that_is_read_while_it_is_written_is_whole() {
     const LIVES: usize = 12;
@@ -153,6 +163,7 @@ fn a_state_that_is_read_while_it_is_written_is_whole() {
     // A --root that is not there yet is an error of `list`.
     std::fs::create_dir_all(runtime.root()).unwrap();
     thread::scope(|scope| {
+        let ends = Ends(&over);
         let readers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
@@ -181,7 +192,7 @@ fn a_state_that_is_read_while_it_is_written_is_whole() {
             shared.verb(&["kill", &id, "KILL"]).run().ok();
             shared.delete(&id);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         let seen: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         assert!(seen > 0, "the container was never looked at");
     });

@@ -256,8 +256,8 @@ fn poststop_runs_after_a_hook_of_create_failed() {
             .hook_script(stage, "exit 1")
             .hook_script("poststop", &format!("touch {}", dir.join("stopped").display()));
         let container = runtime.container(&bundle);
-        container.create().fails(&[]);
-        assert!(dir.join("stopped").exists(), "{stage}");
+        let output = container.create().fails(&[]);
+        assert!(dir.join("stopped").exists(), "{stage}: {output}");
     }
 }
 

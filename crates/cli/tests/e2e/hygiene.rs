@@ -160,6 +160,49 @@ fn what_a_container_with_a_broken_state_has_left_running_is_killed() {
     Residue::of(&runtime).assert_none();
 }
 
+/// A create that is killed before it has looked whether its cgroup is in use leaves a state that names the cgroup of another.
+#[test]
+fn what_never_came_to_be_has_no_processes_to_kill() {
+    let runtime = runtime();
+    known!(runtime, Runc: "the state has another name", Crun: "the same");
+    let bundle = Bundle::sleeper();
+    let other = runtime.container(&bundle);
+    other.up();
+    let half = runtime.container(&bundle);
+    let directory = |id: &str| runtime.root().join(id);
+    fs::create_dir(directory(half.id())).unwrap();
+    fs::copy(directory(other.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    for signal in ["KILL", "USR1"] {
+        half.kill(signal).fails(&["not running"]);
+        half.call("kill", &["--all"]).ok();
+        half.verb("kill").args(["--all", half.id(), signal]).run().ok();
+        other.is("running");
+    }
+    let delete = runtime.raw().args(["--timeout", "1s", "delete", "--force", half.id()]).run().ok();
+    assert!(delete.stderr.contains("left the cgroup of an unfinished create alone"), "{delete}");
+    half.is("none");
+    other.is("running");
+    other.delete_force().ok();
+}
+
+/// What a killed create has left in its cgroup ends by itself. On a busy machine that takes a while, here three seconds.
+#[test]
+fn what_a_killed_create_has_left_is_waited_for() {
+    let runtime = runtime();
+    known!(runtime, Runc: "the state has another name", Crun: "the same");
+    let bundle = Bundle::script("exec sleep 3");
+    let stages = runtime.container(&bundle);
+    stages.up();
+    let half = runtime.container(&bundle);
+    let directory = |id: &str| runtime.root().join(id);
+    fs::create_dir(directory(half.id())).unwrap();
+    fs::copy(directory(stages.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    let delete = half.delete_force().ok();
+    assert_eq!(delete.stderr, "");
+    half.is("none");
+    assert!(host::cgroups_with(stages.id()).is_empty());
+}
+
 /// What cannot be read is not broken: the next delete may read it.
 #[test]
 fn a_state_that_cannot_be_read_is_kept() {

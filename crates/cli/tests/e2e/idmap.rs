@@ -47,8 +47,8 @@ fn the_mappings_of_a_mount_give_its_files_other_owners() {
         let bundle = Bundle::script(script).mount(mount).capabilities(&["CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
         let output = runtime.run(&bundle);
         // Whose ids are not mapped makes no files: root of the host is nobody on this mount.
-        let lines: Vec<_> = output.lines();
-        assert_eq!(lines[..2], ["root 20000:30000", "five 20005:30007"], "{option}: {output}");
+        let lines = output.lines().into_iter().take(2).collect::<Vec<_>>();
+        assert_eq!(lines, ["root 20000:30000", "five 20005:30007"], "{option}: {output}");
     }
     let owner = fs::metadata(volume.join("five")).unwrap();
     assert_eq!((owner.uid(), owner.gid()), (5, 7), "the source is as it was");

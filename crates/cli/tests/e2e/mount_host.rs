@@ -43,6 +43,7 @@ fn it_inherits_the_namespace_and_sees_its_mounts() {
         .mount(json!({"destination": "/t/in", "type": "tmpfs", "source": "t", "options": ["ro"]}));
     let output = run(&runtime, &bundle, "run", "readlink /proc/self/ns/mnt; \"$@\"").ok();
     let lines = output.lines();
+    assert_eq!(lines.len(), 5, "{output}");
     assert_eq!(lines[0], lines[1], "{output}");
     assert_eq!(lines[2..], ["in", "mine", "/../marker"]);
 }

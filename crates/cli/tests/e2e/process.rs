@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use tare_testkit::{Bundle, TempDir, known};
+use tare_testkit::{Bundle, Output, TempDir, known};
 
 use crate::runtime;
 
@@ -375,7 +375,7 @@ fn large_outputs_pass_whole() {
     let bundle = Bundle::script("dd if=/dev/zero bs=64k count=320 2>/dev/null");
     let container = runtime.container(&bundle);
     let output = container.verb("run").arg(container.id()).through_shell("\"$@\" | wc -c").run().ok();
-    assert_eq!(output.text(), (320 * 65536).to_string());
+    assert_eq!(output.text(), (320 * 65536).to_string(), "{output}");
 }
 
 #[test]
@@ -401,16 +401,24 @@ fn it_runs_with_stdio_closed() {
 }
 
 #[test]
-fn no_signal_is_blocked_and_those_ignored_are_the_callers() {
+fn no_signal_is_blocked_and_none_that_shells_ignore_is_ignored() {
     let runtime = runtime();
-    let bundle = Bundle::script("grep -E '^Sig(Blk|Ign):' /proc/self/status; true");
-    let container = runtime.container(&bundle);
-    let script = "grep SigIgn: /proc/$$/status; exec \"$@\"";
-    let output = container.verb("run").arg(container.id()).through_shell(script).run().ok();
+    let script = "grep -E '^Sig(Blk|Ign):' /proc/self/status; true";
+    let caller = "trap '' HUP INT QUIT PIPE; exec \"$@\"";
     // glibc's own two (32, 33) do not count: posix_spawn(3) ignores them.
-    let mask = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap() & 0x7fff_ffff;
-    let masks: Vec<_> = output.lines().into_iter().map(mask).collect();
-    assert_eq!(masks[1..], [0, masks[0]], "{output}");
+    let masks = |output: &Output| -> Vec<u64> {
+        let mask = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap() & 0x7fff_ffff;
+        output.lines().into_iter().map(mask).collect()
+    };
+    let bundle = Bundle::script(script);
+    let container = runtime.container(&bundle);
+    let run = container.verb("run").arg(container.id()).through_shell(caller).run().ok();
+    assert_eq!(masks(&run), [0, 0], "{run}");
+    let bundle = Bundle::sleeper();
+    let container = runtime.container(&bundle);
+    container.up();
+    let exec = container.verb("exec").args([container.id(), "sh", "-c", script]).through_shell(caller).run().ok();
+    assert_eq!(masks(&exec), [0, 0], "{exec}");
 }
 
 #[test]

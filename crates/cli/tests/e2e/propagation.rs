@@ -153,7 +153,7 @@ fn a_mount_added_later_shares_nothing() {
             std::fs::write(&file, json!([added, tmpfs("/v/sub")]).to_string()).unwrap();
             let output = host.with(&runtime, &bundle, "create", script).ok();
             std::fs::remove_file(&file).unwrap();
-            assert_eq!(output.lines()[0], "2", "{output}");
+            assert_eq!(output.lines().first(), Some(&"2"), "{output}");
             let expected: &[&str] = if shared { &["$V/sub", "$V/in"] } else { &[] };
             assert_eq!(host.points(&output), expected, "user namespace: {user}, {asked:?}: {output}");
         }

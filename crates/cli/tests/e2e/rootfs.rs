@@ -221,6 +221,8 @@ fn dev_null_of_the_host_is_not_chowned() {
     }
     let before = fs::metadata("/dev/null").unwrap();
     let bundle = Bundle::new().user(1000, 1000);
+    // A refusal would not be seen below.
+    runtime.run(&bundle).ok();
     let container = runtime.container(&bundle);
     container.verb("run").arg(container.id()).through_shell("exec \"$@\" >/dev/null 2>/dev/null").run().ok();
     let after = fs::metadata("/dev/null").unwrap();

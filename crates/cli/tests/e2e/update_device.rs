@@ -83,8 +83,8 @@ fn while_the_list_of_devices_changes_what_both_allow_can_be_opened() {
     let create = container.verb("create").arg(container.id());
     let file = fs::File::create(&output).unwrap();
     let null = || fs::File::open("/dev/null").unwrap();
-    let status = create.stdio([null().into(), file.try_clone().unwrap().into(), file.into()]).run();
-    status.ok();
+    let created = create.stdio([null().into(), file.try_clone().unwrap().into(), file.into()]).run();
+    assert!(created.success(), "{created}{}", fs::read_to_string(&output).unwrap());
     container.start().ok();
     wait_until("the nodes are there", || bundle.rootfs().join("ready").exists());
     for round in 0..20 {

@@ -11,7 +11,7 @@ use super::{Runtime, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::deadline::{Deadline, TO_CHANGE, TO_UNDO};
 use crate::error::CallContext;
-use crate::store::{Entry, Init, Record};
+use crate::store::{Entry, Record};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 use crate::{Error, Result};
 
@@ -25,8 +25,12 @@ impl Runtime {
         let deadline = self.deadline(TO_CHANGE);
         let (entry, record) = self.find(id)?;
         let cgroup = cgroup::open(&record.cgroup);
-        let init = entry.init()?;
-        let handle = match init.ok_or(Error::NotRunning).and_then(Init::open) {
+        let Some(init) = entry.init()? else {
+            // Nothing of it runs but a create, whose stages end with it. What is in the cgroup may be another's, which create refuses;
+            // and what is frozen for the signal, by a kill that is killed then, would not end.
+            return if all { Ok(()) } else { Err(Error::NotRunning) };
+        };
+        let handle = match init.open() {
             Ok(handle) => Some(handle),
             Err(Error::NotRunning) => None,
             Err(error) => return Err(error),
@@ -41,7 +45,7 @@ impl Runtime {
         } else {
             BTreeSet::new()
         };
-        if let (Some(init), Some(handle)) = (init, handle)
+        if let Some(handle) = handle
             // Not among the others: in no cgroup of ours, or they are not asked for.
             && reached.insert(init.pid)
         {

@@ -89,12 +89,12 @@ impl Runtime {
     }
 }
 
-/// Deletes what a killed create has left. Its stages end by themselves, since the wire is closed. What else runs in the
-/// cgroup is not this container's: the record is written before the cgroup is made, and create refuses one in use.
+/// Deletes what a killed create has left. Its stages end by themselves, since the wire is closed, on a busy machine not at once.
+/// What else runs in the cgroup is not this container's: the record is written before the cgroup is made, and create refuses one in use.
 fn delete_unfinished(locked: Locked, cgroup: &dyn Cgroup, resctrl: &[PathBuf], deadline: Deadline) -> Result<()> {
     for pid in cgroup.pids().at(Step::Remove)? {
         if let Ok(pidfd) = pidfd_open(pid)
-            && await_pidfd(&pidfd, deadline.sooner(Duration::from_secs(1)))? == Wait::Late
+            && await_pidfd(&pidfd, deadline)? == Wait::Late
         {
             tracing::warn!("left the cgroup of an unfinished create alone: process {pid} runs in it");
             return locked.remove();

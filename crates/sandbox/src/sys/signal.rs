@@ -2,15 +2,21 @@
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
-/// Gives the program that is about to be executed what it expects: no signal blocked, and SIGPIPE, which the
-/// runtime ignores, at its default. Other dispositions are the caller's (nohup) and stay.
+/// What the program that is about to be executed expects at its default: SIGPIPE, which the runtime ignores, and what a shell
+/// ignores for a command in the background, and nohup(1) for its own.
+const DEFAULT: [Signal; 4] = [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+
+/// Gives the program that is about to be executed what it expects: no signal blocked, and [`DEFAULT`]. A shell cannot
+/// trap what it finds ignored, and pid 1 is not reached by it. Others that the caller ignores, which is rare, stay so.
 ///
 /// # Errors
 /// None in practice.
 pub fn reset() -> nix::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs none of our code.
-    unsafe { sigaction(Signal::SIGPIPE, &default)? };
+    for signal in DEFAULT {
+        // SAFETY: the default action runs none of our code.
+        unsafe { sigaction(signal, &default)? };
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 

@@ -58,7 +58,8 @@ fn cve_2021_43784_what_is_too_long_does_not_override_the_namespaces() {
 fn cve_2021_43784_an_ordinary_container_has_every_namespace() {
     let runtime = runtime();
     let bundle = Bundle::script(NAMESPACES).user_namespace(100_000, 65_536);
-    assert_eq!(assert_refused_or_jailed(&runtime, &bundle).lines().len(), 6);
+    let output = assert_refused_or_jailed(&runtime, &bundle);
+    assert_eq!(output.lines().len(), 6, "{output}");
 }
 
 /// CVE-2024-3154, GHSA-c5pj-mqfh-rvc3: an annotation sets any property of the systemd unit (ExecStartPre). That a runtime
@@ -83,6 +84,6 @@ fn cve_2025_23266_hooks_do_not_get_the_images_environment() {
     let script = format!("env > {}", dir.join("env").display());
     let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
     let bundle = Bundle::new().env("LD_PRELOAD=/evil.so").hook("createContainer", hook);
-    runtime.run(&bundle);
+    runtime.run(&bundle).ok();
     assert!(!fs::read_to_string(dir.join("env")).unwrap().contains("LD_PRELOAD"));
 }
