@@ -13,11 +13,14 @@ use nix::sys::stat::Mode;
 use super::exec::exit_child;
 use super::fd::{stderr, stdin, stdout};
 
-/// Defines the program's `main`, which runs `$main`, a `fn() -> u8`, and ends with the code it returns. For a crate with
-/// `#![no_main]`. A stack that overflows ends the program by SIGSEGV, without a message.
+/// Defines the program's allocator, [`Heap`](super::heap::Heap), and its `main`, which runs `$main`, a `fn() -> u8`, and ends with the
+/// code it returns. For a crate with `#![no_main]`. A stack that overflows ends the program by SIGSEGV, without a message.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
+        #[global_allocator]
+        static HEAP: $crate::sys::heap::Heap = $crate::sys::heap::Heap::new();
+
         // What the C library calls. Safe: it is the one `main`, as `no_main` keeps the compiler from making another.
         #[allow(unsafe_code, missing_docs)]
         #[unsafe(no_mangle)]
