@@ -12,7 +12,7 @@ use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use syscalls::Sysno;
 use tare_testkit::deadline;
 
@@ -286,18 +286,35 @@ impl Tracer {
 
     /// Ends the trace of all that are left.
     fn release(&mut self) {
-        for pid in self.tracees.keys().copied().collect::<Vec<_>>() {
-            // Fails when it has ended; then the wait below tells so.
-            let _ended = ptrace::interrupt(pid);
-            match waitpid(pid, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Stopped(_, signal)) => self.let_go(pid, Some(signal)),
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => {
-                    self.tracees.remove(&pid);
+        loop {
+            // Those too that nobody told of: their parent was killed, or is let go below, in the moment of their birth.
+            traced_by_this_thread().for_each(|pid| self.add(pid));
+            if self.tracees.is_empty() {
+                return;
+            }
+            for pid in self.tracees.keys().copied().collect::<Vec<_>>() {
+                // Fails when it has ended; then the wait below tells so.
+                let _ended = ptrace::interrupt(pid);
+                match waitpid(pid, Some(WaitPidFlag::__WALL)) {
+                    Ok(WaitStatus::Stopped(_, signal)) => self.let_go(pid, Some(signal)),
+                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_) => {
+                        self.tracees.remove(&pid);
+                    }
+                    Ok(_) => self.let_go(pid, None),
                 }
-                Ok(_) => self.let_go(pid, None),
             }
         }
     }
+}
+
+/// The processes that are traced by this thread and have not ended, as /proc tells.
+fn traced_by_this_thread() -> impl Iterator<Item = Pid> {
+    let tracer = format!("TracerPid:\t{}", gettid());
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.map(Pid::from_raw).filter(move |pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == tracer) && !status.contains("\nState:\tZ")
+    })
 }
 
 fn go_on(pid: Pid, signal: impl Into<Option<Signal>>) {
