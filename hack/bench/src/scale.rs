@@ -7,11 +7,10 @@ use crate::command::{Bench, Done, Runtime, time};
 /// costs `list`, and one of it `state`, `kill` and `delete`; and how each of those grows with the crowd.
 pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) -> Done {
     let few = (count / 50).clamp(1, 20);
-    let mut floor_among = None;
     for runtime in &bench.runtimes {
-        let mut put = |what, mut values: Vec<f64>, unit| {
+        let mut put = |name: &str, what, mut values: Vec<f64>, unit| {
             values.sort_by(f64::total_cmp);
-            rows.push(Row { what, runtime: runtime.name.clone(), values, unit });
+            rows.push(Row { what, runtime: name.to_owned(), values, unit });
         };
         let mut created = Vec::with_capacity(count);
         // Of crowds of an eighth to all: what each verb takes.
@@ -25,39 +24,31 @@ pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) 
                 grown.push((number + 1, [list, state, kill, median(created[number + 1 - few..].to_vec())]));
             }
         }
-        put("create, the first of many", created[..few].to_vec(), "ms");
-        put("create, the last of many", created[count - few..].to_vec(), "ms");
+        put(&runtime.name, "create, the first of many", created[..few].to_vec(), "ms");
+        put(&runtime.name, "create, the last of many", created[count - few..].to_vec(), "ms");
         let [list, state, kill] = in_a_crowd(runtime, few)?;
-        put("list of many", list, "ms");
-        put("state among many", state, "ms");
-        put("kill among many", kill, "ms");
+        put(&runtime.name, "list of many", list, "ms");
+        put(&runtime.name, "state among many", state, "ms");
+        put(&runtime.name, "kill among many", kill, "ms");
         let run = |number: usize| {
             time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &format!("one-{number}")))
         };
-        put("run among many", (0..few).map(run).collect::<Done<_>>()?, "ms");
+        put(&runtime.name, "run among many", (0..few).map(run).collect::<Done<_>>()?, "ms");
         // What of that is the kernel's; once.
         if runtime.name == bench.runtimes[0].name {
             let floor = |number: usize| time(bench.floor(0, &format!("many-{number}"))?);
-            let mut values: Vec<f64> = (0..few).map(floor).collect::<Done<_>>()?;
-            values.sort_by(f64::total_cmp);
-            floor_among = Some(values);
+            put("floor", "run among many", (0..few).map(floor).collect::<Done<_>>()?, "ms");
         }
         let mut deleted = Vec::with_capacity(count);
         for number in 0..count {
             deleted.push(time(runtime.command(&["delete", "--force"], &format!("many-{number}")))?);
         }
-        put("delete --force among many", deleted[..few].to_vec(), "ms");
+        put(&runtime.name, "delete --force among many", deleted[..few].to_vec(), "ms");
         for (at, what) in ["list grows", "state grows", "kill grows", "create grows"].into_iter().enumerate() {
             let points: Vec<(usize, f64)> = grown.iter().map(|(crowd, times)| (*crowd, times[at])).collect();
-            put(what, vec![exponent(&points)], "= e in n^e");
+            put(&runtime.name, what, vec![exponent(&points)], "= e in n^e");
         }
     }
-    rows.extend(floor_among.map(|values| Row {
-        what: "run among many",
-        runtime: "floor".to_owned(),
-        values,
-        unit: "ms",
-    }));
     Ok(())
 }
 

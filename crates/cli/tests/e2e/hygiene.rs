@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tare_testkit::{Bundle, Criu, Residue, TempDir, host, known, skip, wait_until};
+use tare_testkit::{Bundle, Container, Criu, Residue, Runtime, TempDir, host, known, skip, wait_until};
 
 use crate::checkpoint::{self, COUNTER, Saved, with_criu};
 use crate::{runtime, words};
@@ -160,6 +160,15 @@ fn what_a_container_with_a_broken_state_has_left_running_is_killed() {
     Residue::of(&runtime).assert_none();
 }
 
+/// What a create leaves that is killed before there is an init, in the cgroup of `other`.
+fn half_created<'a>(runtime: &'a Runtime, bundle: &'a Bundle, other: &Container) -> Container<'a> {
+    let half = runtime.container(bundle);
+    let directory = |id: &str| runtime.root().join(id);
+    fs::create_dir(directory(half.id())).unwrap();
+    fs::copy(directory(other.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    half
+}
+
 /// A create that is killed before it has looked whether its cgroup is in use leaves a state that names the cgroup of another.
 #[test]
 fn what_never_came_to_be_has_no_processes_to_kill() {
@@ -168,10 +177,7 @@ fn what_never_came_to_be_has_no_processes_to_kill() {
     let bundle = Bundle::sleeper();
     let other = runtime.container(&bundle);
     other.up();
-    let half = runtime.container(&bundle);
-    let directory = |id: &str| runtime.root().join(id);
-    fs::create_dir(directory(half.id())).unwrap();
-    fs::copy(directory(other.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    let half = half_created(&runtime, &bundle, &other);
     for signal in ["KILL", "USR1"] {
         half.kill(signal).fails(&["not running"]);
         half.call("kill", &["--all"]).ok();
@@ -193,10 +199,7 @@ fn what_a_killed_create_has_left_is_waited_for() {
     let bundle = Bundle::script("exec sleep 3");
     let stages = runtime.container(&bundle);
     stages.up();
-    let half = runtime.container(&bundle);
-    let directory = |id: &str| runtime.root().join(id);
-    fs::create_dir(directory(half.id())).unwrap();
-    fs::copy(directory(stages.id()).join("state.json"), directory(half.id()).join("state.json")).unwrap();
+    let half = half_created(&runtime, &bundle, &stages);
     let delete = half.delete_force().ok();
     assert_eq!(delete.stderr, "");
     half.is("none");
