@@ -27,7 +27,7 @@ test-vm: build ## the end-to-end tests in a Debian guest: cgroup v2 with every c
 
 fault: setup ## kill the runtime at each of its system calls, and let each fail: nothing may be left
 	@hack/setup busybox-static
-	TARE_FAULT=$(or $(TARE_FAULT),all) cargo test --package tare --test fault -- --nocapture
+	CARGO_BUILD_TARGET=$$(hack/triple) TARE_FAULT=$(or $(TARE_FAULT),all) cargo test --package tare --test fault -- --nocapture
 
 without: setup ## the end-to-end tests on tare without openat2, clone3 and others of the newer system calls
 	@hack/without
@@ -45,7 +45,7 @@ bench: build ## time tare beside runc, crun and the floor, into bench/results.js
 
 man: setup ## man pages and shell completion from the definitions of the flags, into target/documents
 	@rm -rf target/documents
-	cargo run --quiet --package tare --example documents -- target/documents
+	CARGO_BUILD_TARGET=$$(hack/triple) cargo run --quiet --package tare --example documents -- target/documents
 
 install: build man ## install tare to $(PREFIX)/sbin, its man pages and shell completion to $(PREFIX)/share
 	install -D -m 0755 target/release/tare $(DESTDIR)$(PREFIX)/sbin/tare
@@ -62,7 +62,7 @@ deb: setup ## the same as a Debian package: target/dist/tare_VERSION_ARCH.deb
 
 lint: setup ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	CARGO_BUILD_TARGET=$$(hack/triple) cargo clippy --workspace --all-targets -- -D warnings
 
 deny: setup ## licences, duplicates, sources and advisories of the dependencies, by cargo-deny
 	@hack/deny

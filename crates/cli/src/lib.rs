@@ -19,16 +19,21 @@ mod timings;
 mod user;
 mod verb;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
 use args::Invocation;
 use report::{Failure, Reporter};
 use tare_sandbox::error::{CallContext, Context};
+use tare_sandbox::sys::start;
 
 pub use args::command_tree;
 
 /// The whole program; its exit code.
 pub fn main() -> u8 {
     let mut reporter = Reporter::default();
-    match run(std::env::args_os().collect(), &mut reporter) {
+    let words = start::args().map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect();
+    match run(words, &mut reporter) {
         Ok(code) => code,
         Err(failure) => reporter.report(&failure),
     }
@@ -40,7 +45,7 @@ pub fn understands<'a>(words: impl Iterator<Item = &'a str>) -> bool {
     args::parse(std::iter::once("tare").chain(words).map(Into::into).collect()).is_ok()
 }
 
-fn run(argv: Vec<std::ffi::OsString>, reporter: &mut Reporter) -> Result<u8, Failure> {
+fn run(argv: Vec<OsString>, reporter: &mut Reporter) -> Result<u8, Failure> {
     let (global, verb) = match args::parse(argv)? {
         Invocation::Text(text) => {
             report::print(text.as_bytes())?;

@@ -40,6 +40,10 @@ const NAMES: &[(&str, i32)] = &[
     ("SYS", libc::SIGSYS),
 ];
 
+/// SIGRTMIN as kill(1), runc and systemd count: glibc's. The C library of this program may have another.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
 /// `KILL`, `SIGKILL`, `9`, `RTMIN+3`, `RTMAX-1`, in any case. Numbers may be any signal of the kernel, 1 to 64,
 /// or 0, which only looks whether the process is there.
 ///
@@ -47,8 +51,7 @@ const NAMES: &[(&str, i32)] = &[
 /// `unknown signal "X"`.
 pub(crate) fn parse(word: &str) -> Result<i32, String> {
     let unknown = || format!("unknown signal {word:?}");
-    let last = libc::SIGRTMAX();
-    let valid = |number: i32| (0..=last).contains(&number);
+    let valid = |number: i32| (0..=RTMAX).contains(&number);
     if word.bytes().all(|byte| byte.is_ascii_digit()) {
         return word.parse().ok().filter(|&number| valid(number)).ok_or_else(unknown);
     }
@@ -66,11 +69,11 @@ pub(crate) fn parse(word: &str) -> Result<i32, String> {
         }
     };
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => real_time(rest, libc::SIGRTMIN(), '+'),
-        (_, Some(rest)) => real_time(rest, last, '-'),
+        (Some(rest), _) => real_time(rest, RTMIN, '+'),
+        (_, Some(rest)) => real_time(rest, RTMAX, '-'),
         _ => None,
     };
-    number.filter(|&number| (libc::SIGRTMIN()..=last).contains(&number)).ok_or_else(unknown)
+    number.filter(|&number| (RTMIN..=RTMAX).contains(&number)).ok_or_else(unknown)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::error::Context;
 use crate::procfs::Procfs;
 use crate::{Error, Result};
 
-const SELINUX_MAGIC: libc::__fsword_t = 0xf97c_ff8c;
+const SELINUX_MAGIC: FsType = FsType(0xf97c_ff8c);
 
 /// The labels of a process; None and empty are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn has_apparmor() -> bool {
 fn has_selinux() -> bool {
     ["/sys/fs/selinux", "/selinux"]
         .iter()
-        .any(|path| statfs(*path).is_ok_and(|fs| fs.filesystem_type() == FsType(SELINUX_MAGIC)))
+        .any(|path| statfs(*path).is_ok_and(|fs| fs.filesystem_type() == SELINUX_MAGIC))
 }
 
 #[cfg(test)]

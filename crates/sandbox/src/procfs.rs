@@ -9,12 +9,13 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::CallContext;
 use crate::sys::mount::{fsconfig_create, fsmount, fsopen};
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 /// The inode number of the root of every procfs, `PROC_ROOT_INO` of <linux/proc_ns.h>.

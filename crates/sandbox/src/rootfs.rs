@@ -101,7 +101,7 @@ impl Root {
             }
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut fd = nix::fcntl::open(rootfs, flags, Mode::empty())
+        let mut fd = crate::sys::path::open(rootfs, flags, Mode::empty())
             .map_err(|errno| match errno {
                 Errno::ENOTDIR => Error::Refused("not a directory, or a symbolic link".into()),
                 errno => Error::call(format!("open({rootfs:?})"), errno),

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::mount::MsFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
@@ -23,6 +23,7 @@ use crate::error::CallContext;
 use crate::sys::exe::exchange;
 use crate::sys::exec::execveat;
 use crate::sys::mount::{MountAttr, Recursion, mount_setattr, open_tree_clone_host};
+use crate::sys::path::open;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result};
 
@@ -46,7 +47,7 @@ pub fn ensure() -> Result<()> {
     }
     let copy = sealed_copy()?;
     let c_string = |string: OsString| CString::new(string.into_vec()).unwrap_or_default();
-    let argv: Vec<CString> = std::env::args_os().map(c_string).collect();
+    let argv: Vec<CString> = crate::sys::start::args().map(CStr::to_owned).collect();
     let envp: Vec<CString> = std::env::vars_os()
         .map(|(mut name, value)| {
             name.push("=");

@@ -10,6 +10,7 @@ pub mod exe;
 pub mod exec;
 pub mod fd;
 pub mod heap;
+pub mod ids;
 pub mod ioprio;
 pub mod keyring;
 pub mod mempolicy;

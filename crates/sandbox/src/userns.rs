@@ -4,11 +4,12 @@ mod helper;
 mod subid;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid, pipe2, read};
 use oci_spec::runtime::LinuxIdMapping;
@@ -21,6 +22,7 @@ use crate::plan::IdMappings;
 use crate::sys::capability;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::exit_child;
+use crate::sys::path::open;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result};
 
@@ -77,7 +79,8 @@ pub fn is_rootless() -> bool {
 /// user namespaces has no such file.
 pub fn is_inside() -> bool {
     let mut map = [0; 128];
-    let read = File::open("/proc/self/uid_map").and_then(|mut file| file.read(&mut map));
+    let read = open("/proc/self/uid_map", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .and_then(|file| read(file, &mut map));
     // What does not fit is not that of the host.
     read.is_ok_and(|length| !String::from_utf8_lossy(&map[..length]).split_whitespace().eq(["0", "0", "4294967295"]))
 }

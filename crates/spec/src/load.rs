@@ -1,5 +1,6 @@
 //! From a directory to a [`Bundle`], with few system calls: it is on the way of every create.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -86,34 +87,33 @@ pub(crate) fn host_network(spec: &Spec) -> Result<(), Finding> {
 
 /// An I/O error in words and by name, as the rest of the program prints an errno.
 pub(crate) fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    let words = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = words.chars();
-    let words = letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect::<String>();
     match error.raw_os_error() {
-        Some(errno) => format!("{words} ({})", errno_name(errno)),
-        None => words,
+        Some(errno) => {
+            let (words, name) = errno_text(errno);
+            format!("{words} ({name})")
+        }
+        None => error.to_string(),
     }
 }
 
-/// The names of what opening and reading a file can answer; the numbers are the same on every architecture of Linux
-/// but for ELOOP and ENAMETOOLONG on MIPS and PA-RISC.
-fn errno_name(errno: i32) -> String {
-    let name = match errno {
-        1 => "EPERM",
-        2 => "ENOENT",
-        5 => "EIO",
-        12 => "ENOMEM",
-        13 => "EACCES",
-        20 => "ENOTDIR",
-        21 => "EISDIR",
-        23 => "ENFILE",
-        24 => "EMFILE",
-        36 => "ENAMETOOLONG",
-        40 => "ELOOP",
-        other => return format!("errno {other}"),
+/// The words and the names of what opening and reading a file can answer, whatever the C library calls them; the numbers are the same on every
+/// architecture of Linux but for ELOOP and ENAMETOOLONG on MIPS and PA-RISC.
+fn errno_text(errno: i32) -> (&'static str, Cow<'static, str>) {
+    let (words, name) = match errno {
+        1 => ("operation not permitted", "EPERM"),
+        2 => ("no such file or directory", "ENOENT"),
+        5 => ("input/output error", "EIO"),
+        12 => ("cannot allocate memory", "ENOMEM"),
+        13 => ("permission denied", "EACCES"),
+        20 => ("not a directory", "ENOTDIR"),
+        21 => ("is a directory", "EISDIR"),
+        23 => ("too many open files in system", "ENFILE"),
+        24 => ("too many open files", "EMFILE"),
+        36 => ("file name too long", "ENAMETOOLONG"),
+        40 => ("too many levels of symbolic links", "ELOOP"),
+        other => return ("cannot be read", format!("errno {other}").into()),
     };
-    name.to_owned()
+    (words, name.into())
 }
 
 #[cfg(test)]

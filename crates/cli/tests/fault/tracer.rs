@@ -48,6 +48,9 @@ const STARTING: [Sysno; 18] = [
     Sysno::uname,
 ];
 
+/// What a tracee's message is while it stops at the entry of a system call, Linux 5.3: <linux/ptrace.h>.
+const PTRACE_EVENTMSG_SYSCALL_ENTRY: libc::c_long = 1;
+
 /// What happens there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -243,8 +246,8 @@ impl Tracer {
         // A child may stop before its parent tells of the birth.
         self.add(pid);
         let tracee = self.tracees.get_mut(&pid).unwrap();
-        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(pid), ptrace::getregs(pid)) else { return };
-        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        let (Ok(message), Ok(mut registers)) = (ptrace::getevent(pid), ptrace::getregs(pid)) else { return };
+        if message != PTRACE_EVENTMSG_SYSCALL_ENTRY {
             if let Some(errno) = tracee.result.take() {
                 registers.rax = (-i64::from(errno as i32)).cast_unsigned();
                 let _killed_meanwhile = ptrace::setregs(pid, registers);

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{Pid, mkdir, read, write};
 
 use crate::error::CallContext;
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 /// A directory of cgroupfs. Its files are opened below its fd once [`Dir::hold`] was called, by path until then: for

@@ -5,12 +5,13 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::error::CallContext;
 use crate::rootfs::Mounted;
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 const NAME: &str = "tare.json";

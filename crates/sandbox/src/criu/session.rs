@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair};
@@ -20,6 +20,7 @@ use crate::deadline::{Deadline, TO_UNDO, Wait};
 use crate::error::CallContext;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::exec::{execve, exit_child};
+use crate::sys::path::open;
 use crate::sys::pidfd::pidfd_open;
 use crate::sys::thread::SingleThreaded;
 use crate::{Error, Result, family, sys};

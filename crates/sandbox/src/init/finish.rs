@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, fstat, umask};
-use nix::unistd::{Gid, Pid, Uid, chdir, fchown, getcwd, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, fchown, getcwd};
 
 use super::fifo::ExecFifo;
 use super::stage_failed;
@@ -20,6 +20,7 @@ use crate::memory_policy::MemoryPolicy;
 use crate::plan::process::{ProcessPlan, Rlimit, Scheduling};
 use crate::seccomp::Filter;
 use crate::step::Step;
+use crate::sys::ids::{setgroups, setresgid, setresuid};
 use crate::sys::{self, exec::exit_child};
 use crate::{Error, Result, personality, timing};
 
@@ -204,10 +205,10 @@ fn become_user(
     process.capabilities.limit_bounding()?;
     nix::sys::prctl::set_keepcaps(true).call(|| "prctl(PR_SET_KEEPCAPS)")?;
     set_groups(&process.additional_gids).during(|| "process.user.additionalGids")?;
-    setresgid(process.gid, process.gid, process.gid)
+    setresgid(process.gid)
         .map_err(|errno| unmapped(format!("setresgid({})", process.gid), errno))
         .during(|| "process.user.gid")?;
-    setresuid(process.uid, process.uid, process.uid)
+    setresuid(process.uid)
         .map_err(|errno| unmapped(format!("setresuid({})", process.uid), errno))
         .during(|| "process.user.uid")?;
     match entered {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Gid, Uid, setresgid, setresuid, write};
+use nix::unistd::{Gid, Uid, write};
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::stage2;
@@ -21,6 +21,7 @@ use crate::procfs::Procfs;
 use crate::step::Step;
 use crate::sys::clone::{Birth, Side, clone3};
 use crate::sys::exec::exit_child;
+use crate::sys::ids::{setresgid, setresuid};
 use crate::timing::{self, Process};
 use crate::{Result, affinity, userns};
 
@@ -149,7 +150,6 @@ fn join_namespaces(plan: &Plan, joined: &[OwnedFd]) -> Result<()> {
 
 /// Takes the ids that own the user namespace.
 pub(crate) fn become_root() -> Result<()> {
-    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(gid, gid, gid).call(|| "setresgid(0)").during(|| "linux.gidMappings: no container id 0")?;
-    setresuid(uid, uid, uid).call(|| "setresuid(0)").during(|| "linux.uidMappings: no container id 0")
+    setresgid(Gid::from_raw(0)).call(|| "setresgid(0)").during(|| "linux.gidMappings: no container id 0")?;
+    setresuid(Uid::from_raw(0)).call(|| "setresuid(0)").during(|| "linux.uidMappings: no container id 0")
 }

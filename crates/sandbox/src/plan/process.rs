@@ -12,6 +12,7 @@ use crate::caps::CapabilityPlan;
 use crate::label::Labels;
 use crate::memory_policy::MemoryPolicy;
 use crate::seccomp::Filter;
+use crate::sys::rlimit::Resource;
 use crate::sys::sched::SchedAttr;
 use crate::{Error, Result, ioprio, personality, scheduler};
 
@@ -19,7 +20,7 @@ use crate::{Error, Result, ioprio, personality, scheduler};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
     /// `RLIMIT_*`.
-    pub resource: libc::c_uint,
+    pub resource: Resource,
     /// The name in the configuration.
     pub typ: PosixRlimitType,
     /// What the process is held to.
@@ -190,7 +191,7 @@ fn environment(env: &[String]) -> Result<Vec<CString>> {
     Ok(kept)
 }
 
-fn resource(typ: PosixRlimitType) -> libc::c_uint {
+fn resource(typ: PosixRlimitType) -> Resource {
     match typ {
         PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,

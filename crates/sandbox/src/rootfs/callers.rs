@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, stat};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CallContext, Context};
 use crate::sys::mount::{MountAttr, Recursion, mount_setattr, move_mount, open_tree_clone_host};
 use crate::sys::path::identity;
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 /// How often something on top of the root is detached: the container could have put more there.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, makedev, minor, mknodat, umask};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, PROC_SUPER_MAGIC};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
@@ -22,6 +22,7 @@ use super::{Root, file_type};
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::clean;
 use crate::sys::mount::move_mount;
+use crate::sys::path::open;
 use crate::sys::path::{fchmod_path, identity, is_mount_root};
 use crate::{Error, Result};
 

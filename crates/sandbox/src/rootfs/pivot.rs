@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -16,6 +16,7 @@ use crate::Result;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::Propagation;
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, Recursion, mount_setattr, mount_setattr_root};
+use crate::sys::path::open;
 
 /// How the root becomes `/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ use crate::cgroup::Directory;
 use crate::error::{CallContext, Context};
 use crate::plan::mounts::{Kind, MountPlan};
 use crate::sys::mount::{MOUNT_ATTR_RDONLY, MountAttr, Recursion, mount_setattr};
+use crate::sys::path::open;
 use crate::sys::path::{identity, is_mount_root};
 use crate::{Error, Result};
 

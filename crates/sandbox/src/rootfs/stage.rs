@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::plan::mounts::{Kind, MountPlan, Propagation};
 use crate::sys::mount::{Recursion, mount_setattr_root, move_mount, open_tree_clone};
 use crate::sys::path::identity;
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 /// The name of the root file system on the stage.

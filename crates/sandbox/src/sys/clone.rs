@@ -94,7 +94,7 @@ pub fn clone3(
     // writes a pid_t. Without CLONE_VM the child has its
     // own copy of the memory, on the same stack address; `_proof` says that no other thread existed, so no lock of
     // libc is held by a thread that the child lacks. libc's atfork handlers are skipped: none is registered. Its cached
-    // thread id goes stale in the child, which only raise(3) and recursive mutexes read, and we use neither.
+    // thread id goes stale in the child, which only raise(3), abort(3) and recursive mutexes read: start.rs ends a panic without them.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
     match libc::pid_t::try_from(pid) {
         Ok(0) => Ok(Side::Child),

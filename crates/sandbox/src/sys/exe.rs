@@ -1,15 +1,16 @@
 //! prctl(PR_SET_MM_MAP), mmap(2), mremap(2): the file that a process runs, exchanged while it runs.
 
 use std::ffi::c_void;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{copy_nonoverlapping, null_mut};
 
 use libc::{Elf64_Phdr, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::check;
+use super::path::open;
 use super::thread::SingleThreaded;
 
 /// <linux/prctl.h>
@@ -82,8 +83,10 @@ impl Segments {
         }
         // SAFETY: so many program headers are there, of a segment that is mapped as long as the process lives.
         let headers = unsafe { std::slice::from_raw_parts(at as *const Elf64_Phdr, length(count)?) };
-        let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR).ok_or(Errno::ENOEXEC)?;
-        Ok(Self { headers, bias: at.wrapping_sub(own.p_vaddr), page })
+        // They are in the first page of the file, after its header; `are_of` looks whether that is so. Not every linker says where they are.
+        let first = headers.iter().find(|header| header.p_type == libc::PT_LOAD && header.p_offset == 0);
+        let begin = at & !(page - 1);
+        Ok(Self { headers, bias: begin.wrapping_sub(first.ok_or(Errno::ENOEXEC)?.p_vaddr), page })
     }
 
     /// Whether the beginning of `file`, which holds the headers and the number of the build, is what is in memory.
@@ -164,9 +167,8 @@ fn detach(segments: &Segments, segment: &Elf64_Phdr) -> nix::Result<()> {
 /// What the kernel knows of the memory of this process, from `/proc/self/stat`; without a file.
 fn own_map() -> nix::Result<MmMap> {
     let mut text = [0; 1024];
-    let length = File::open("/proc/self/stat")
-        .and_then(|mut stat| stat.read(&mut text))
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let stat = open("/proc/self/stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let length = nix::unistd::read(stat, &mut text)?;
     let text = std::str::from_utf8(&text[..length]).map_err(|_| Errno::ENOEXEC)?;
     // The name of the command is in parentheses, and may have some.
     let (_, fields) = text.rsplit_once(") ").ok_or(Errno::ENOEXEC)?;

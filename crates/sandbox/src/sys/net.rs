@@ -6,6 +6,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::check;
 
+/// <linux/sockios.h>
+const SIOCSIFFLAGS: libc::Ioctl = 0x8914;
+
 /// `ioctl(socket, SIOCSIFFLAGS, {"lo", IFF_UP})`: brings the loopback device of this network namespace up; the kernel
 /// gives it 127.0.0.1 and ::1 as it rises.
 ///
@@ -24,5 +27,5 @@ pub fn loopback_up() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = flags.map_err(|_| nix::errno::Errno::EINVAL)?;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives to the end of this function.
-    check(libc::c_long::from(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::ioctl(fd, SIOCSIFFLAGS, &raw const request) })).map(drop)
 }

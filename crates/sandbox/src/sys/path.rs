@@ -2,10 +2,20 @@
 
 use std::ffi::{CStr, c_uint};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::NixPath;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
+
+/// `openat(AT_FDCWD, path, flags, mode)`. open(3) of musl asks for O_CLOEXEC twice, with fcntl(2), which a kernel before 2.6.23 needs.
+///
+/// # Errors
+/// open(2)'s.
+pub fn open<P: NixPath + ?Sized>(path: &P, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    openat(AT_FDCWD, path, flags, mode)
+}
 
 /// Which file an fd is, and in which mount it was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,6 @@
-//! sigaction(2).
+//! sigaction(2), and sets of signals.
+
+use std::mem::MaybeUninit;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
@@ -18,6 +20,17 @@ pub fn reset() -> nix::Result<()> {
         unsafe { sigaction(signal, &default)? };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Every signal of the kernel, 1 to 64. sigfillset(3) leaves out those that the C library keeps for its threads: glibc 32 and 33, musl 34 too, which
+/// is SIGRTMIN everywhere else.
+pub fn all() -> SigSet {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a set is nothing but bits, and all are written.
+    unsafe {
+        all.as_mut_ptr().write_bytes(0xff, 1);
+        SigSet::from_sigset_t_unchecked(all.assume_init())
+    }
 }
 
 extern "C" fn exit_with_signal(signal: libc::c_int) {

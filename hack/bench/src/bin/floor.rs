@@ -7,9 +7,10 @@
 
 #![no_main]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -21,6 +22,7 @@ use tare_sandbox::sys::bpf;
 use tare_sandbox::sys::clone::{Side, clone3};
 use tare_sandbox::sys::exec::{execve, exit_child};
 use tare_sandbox::sys::mount::{self as tree, MountAttr, Recursion};
+use tare_sandbox::sys::start::args;
 use tare_sandbox::sys::thread::SingleThreaded;
 
 tare_sandbox::program!(floor);
@@ -56,11 +58,11 @@ const MASKED: [&str; 10] = [
 ];
 
 fn floor() -> u8 {
-    let mut words = std::env::args_os().skip(1);
+    let mut words = args().skip(1).map(|word| OsStr::from_bytes(word.to_bytes()));
     let (Some(rootfs), Some(mounts), Some(name)) = (words.next(), words.next(), words.next()) else { return 2 };
     let Some(mounts) = mounts.to_str().and_then(|mounts| mounts.parse().ok()) else { return 2 };
-    let directories: Vec<PathBuf> = words.map(|directory| Path::new(&directory).join(&name)).collect();
-    run(Path::new(&rootfs), mounts, &directories).unwrap_or_else(|error| {
+    let directories: Vec<PathBuf> = words.map(|directory| Path::new(directory).join(name)).collect();
+    run(Path::new(rootfs), mounts, &directories).unwrap_or_else(|error| {
         let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), format!("floor: {error}\n").as_bytes());
         1
     })

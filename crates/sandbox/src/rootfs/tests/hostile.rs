@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 
@@ -181,7 +181,7 @@ fn a_swapped_link_never_leads_to_the_host() {
             let (a, b) = (volume.join("a"), volume.join("b"));
             let mut swaps = 0_u64;
             while !stop.load(Ordering::Relaxed) {
-                renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
                 swaps += 1;
             }
             swaps
