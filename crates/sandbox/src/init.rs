@@ -6,6 +6,7 @@
 //!  make cgroup
 //!  clone3 ───────────────────▶ close the parent's fds
 //!  (into cgroup2)
+//!  limit devices (not with systemd)
 //!      ◀──────── Place ─────── (waits)                ┐ only with
 //!  start a scope around it,                           │ systemd
 //!  write its limits                                   │

@@ -123,9 +123,10 @@ impl HookPlan {
         }
     }
 
-    /// Whether stage 2 has to wait for the parent's hooks.
-    pub fn before_pivot_in_runtime(&self) -> bool {
-        !(self.prestart.is_empty() && self.create_runtime.is_empty())
+    /// Whether stage 2 has to wait for the parent before it goes on: for the parent's hooks, and with its own until the parent has limited
+    /// their devices.
+    pub fn before_pivot(&self) -> bool {
+        !(self.prestart.is_empty() && self.create_runtime.is_empty() && self.create_container.is_empty())
     }
 }
 

@@ -32,6 +32,8 @@ steps! {
     MakeCgroup = "make cgroup",
     /// Parent: forking stage 1, on cgroup2 straight into its cgroup.
     Fork = "fork",
+    /// Parent: which devices the cgroup allows, while stage 1 makes the namespaces.
+    AllowDevices = "allow devices",
     /// Stage 1: entering the v1 hierarchies.
     EnterCgroup = "enter cgroup",
     /// Stage 1: joining namespaces by their files.

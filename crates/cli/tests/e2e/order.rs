@@ -83,3 +83,28 @@ fn limits_and_device_rules_are_there_before_anything_of_the_container_runs() {
     let lines: Vec<&str> = seen.lines().collect();
     assert!(matches!(lines[..], [rule, "67108864"] if !rule.starts_with("a ")), "{seen}");
 }
+
+/// Of the hooks it is createContainer's that are in the container's cgroup.
+#[test]
+fn a_create_container_hook_is_bound_by_the_device_rules() {
+    let runtime = runtime();
+    let dir = TempDir::new("hook");
+    let open = |name: &str| {
+        format!(
+            "if (exec 3<{0}/kmsg) 2>/dev/null; then echo opened; else echo refused; fi >{0}/{name}",
+            dir.path().display()
+        )
+    };
+    let make = format!("mknod {}/kmsg c 1 11 && {}", dir.path().display(), open("outside"));
+    let bundle = Bundle::new().hook_script("createRuntime", &make).hook_script("createContainer", &open("inside"));
+    runtime.run(&bundle).ok();
+    let seen = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    if seen("outside") != "opened\n" {
+        skip!("/dev/kmsg cannot be opened here");
+    }
+    assert_eq!(seen("inside"), "refused\n");
+    // And where that is the only hook.
+    let bundle = Bundle::new().hook_script("createContainer", &open("again"));
+    runtime.run(&bundle).ok();
+    assert_eq!(seen("again"), "refused\n");
+}

@@ -13,6 +13,9 @@ use super::files::{Files, Hierarchies, Occupancy, fresh};
 use super::{Directory, Driver, Location, host, v1, v2};
 use crate::Result;
 
+/// The field of what is written about devices.
+pub const DEVICES: &str = "linux.resources.devices";
+
 /// A version of cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -99,7 +102,6 @@ pub fn ignored(version: Version, resources: &LinuxResources) -> Vec<&'static str
 pub fn writes(location: &Location, resources: &LinuxResources) -> Result<Vec<Write>> {
     let written = Notes::default();
     let rules = resources.devices().as_deref().unwrap_or_default();
-    const DEVICES: &str = "linux.resources.devices";
     match version(location) {
         None => {}
         Some(Version::V2) => {

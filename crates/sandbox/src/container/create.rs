@@ -185,8 +185,8 @@ impl Runtime {
         }
     }
 
-    /// Claims the name and makes what is there before any process: the record, and the cgroup with its limits, unless that
-    /// [`Cgroup::wants_process`].
+    /// Claims the name and makes what is there before any process: the record, and the cgroup with its limits but those of devices, unless
+    /// that [`Cgroup::wants_process`].
     pub(super) fn lay_ground<'p>(
         &self,
         id: &str,
@@ -220,7 +220,7 @@ impl Runtime {
             if let Err(error) = made.at(Step::MakeCgroup) {
                 return Err(give_up(locked, error));
             }
-            if let Err(error) = limit(cgroup.as_ref(), &first, rootless, plan.cgroup_owner) {
+            if let Err(error) = limit(cgroup.as_ref(), &first, plan.cgroup_owner) {
                 return Err(give_up_ground(locked, cgroup.as_ref(), error));
             }
         }
@@ -282,7 +282,13 @@ impl Runtime {
             if let Some(root) = record.callers_root {
                 root.attach(&plan.rootfs).at(Step::AttachRoot)?;
             }
+            let guard = || {
+                allow_devices(cgroup.as_ref(), &first, rootless)?;
+                timing::lap(Step::AllowDevices);
+                Ok(())
+            };
             let asked = Asked {
+                meanwhile: (!around).then_some(&guard),
                 place: around.then_some(&place),
                 rlimits: &plan.process.rlimits,
                 scheduling: plan.process.scheduling,
@@ -384,23 +390,30 @@ pub(super) fn place_in_scope(
 ) -> Result<()> {
     let made = cgroup.create_around(process, deadline).map_err(|error| permission::explain(error, cgroup.location()));
     made.at(Step::MakeCgroup)?;
-    limit(cgroup, first, rootless, owner)
+    limit(cgroup, first, owner)?;
+    allow_devices(cgroup, first, rootless)
 }
 
 /// Before anything enters: a limit that cannot be had stops the container before it exists.
 /// And then the container's user may have what is left: `owner` is a uid of the host.
-fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool, owner: Option<u32>) -> Result<()> {
-    let rules = resources.devices().as_deref().unwrap_or_default();
-    let allow = || match rootless {
-        true => permission::allow_devices_if_permitted(cgroup, rules),
-        false => cgroup.allow_devices(rules),
-    };
+fn limit(cgroup: &dyn Cgroup, resources: &LinuxResources, owner: Option<u32>) -> Result<()> {
     cgroup
         .apply(resources)
-        .and_then(|()| allow())
         .and_then(|()| owner.map_or(Ok(()), |uid| cgroup::delegate(cgroup.location(), uid)))
         .map_err(|error| permission::explain(error, cgroup.location()))
         .at(Step::MakeCgroup)
+}
+
+/// Before anything of the container's is executed. What the stages do with devices every container may do: to make them, and to open null
+/// and terminals.
+pub(super) fn allow_devices(cgroup: &dyn Cgroup, resources: &LinuxResources, rootless: bool) -> Result<()> {
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    match rootless {
+        true => permission::allow_devices_if_permitted(cgroup, rules),
+        false => cgroup.allow_devices(rules),
+    }
+    .map_err(|error| permission::explain(error, cgroup.location()))
+    .at(Step::AllowDevices)
 }
 
 /// The limits for before init is, and those for after. A limit of one process would keep stage 1, which is in the cgroup,

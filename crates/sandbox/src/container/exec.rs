@@ -88,6 +88,7 @@ impl Runtime {
         // Now: after the fork each page of memory that is given back would first be copied.
         drop(spec);
         let asked = Asked {
+            meanwhile: None,
             place: None,
             rlimits: &rlimits,
             scheduling: newcomer.process.scheduling,

@@ -111,6 +111,9 @@ impl Runtime {
                 let host = create.notify_socket.as_deref().filter(|_| detach == Detach::No);
                 notify = host.map(|host| Proxy::bind(&ground.locked, host, deadline)).transpose()?.flatten();
             }
+            if !ground.cgroup.wants_process() {
+                create::allow_devices(ground.cgroup.as_ref(), &ground.first, ground.rootless)?;
+            }
             rdt.as_ref().map_or(Ok(()), Groups::create).at(Step::MakeCgroup)?;
             let restore = Restore {
                 proof,

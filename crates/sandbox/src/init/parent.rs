@@ -84,7 +84,8 @@ pub fn build(
     // And theirs the only ones of the stages' end. What the stages inherited goes with the closure.
     drop((stage_end, stage, birthplace));
     let mut build = Build { asked, wire, stage1: Some(stage1), birth, init: None, devices: None };
-    match build.serve() {
+    let done = build.asked.meanwhile.map_or(Ok(()), |work| work());
+    match done.and_then(|()| build.serve()) {
         Ok(init) => {
             timing::lap(Step::AwaitInit);
             Ok(Ready { init, wire: build.wire, devices: build.devices, deadline: build.asked.deadline })
@@ -99,6 +100,9 @@ pub fn build(
 /// What the stages may ask for.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
+    /// What has to be done before the container's program runs, or its hooks: while stage 1 has the kernel make namespaces, which is most of a
+    /// create. No stage is answered before.
+    pub meanwhile: Option<&'a dyn Fn() -> Result<()>>,
     /// Makes the cgroup around stage 1, for one that cannot be made before.
     pub place: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The limits to set on init.

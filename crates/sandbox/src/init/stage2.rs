@@ -139,7 +139,7 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
 }
 
 fn run_hooks_before_pivot(plan: &Plan, root: &Root, wire: &StageEnd) -> Result<()> {
-    if plan.hooks.before_pivot_in_runtime() {
+    if plan.hooks.before_pivot() {
         wire.ask(&FromStage::RunHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {

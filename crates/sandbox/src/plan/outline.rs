@@ -7,7 +7,7 @@ use tare_spec::Bundle;
 use super::Plan;
 use super::mounts::{Kind, MountPlan};
 use crate::Result;
-use crate::cgroup::outline::{Version, version, writes};
+use crate::cgroup::outline::{DEVICES, Version, Write, version, writes};
 use crate::cgroup::{Driver, Location};
 use crate::step::Step;
 
@@ -32,8 +32,8 @@ pub struct Action {
 /// What the cgroups at `location` cannot do.
 pub fn outline(plan: &Plan, bundle: &Bundle, location: &Location) -> Result<Vec<Action>> {
     let mut list = List(Vec::new());
-    list.cgroup(plan, location)?;
-    list.processes(plan, location);
+    let devices = list.cgroup(plan, location)?;
+    list.processes(plan, location, &devices);
     list.root(plan, bundle);
     list.hooks(Step::Prestart, "prestart", &plan.hooks.prestart);
     list.hooks(Step::CreateRuntime, "createRuntime", &plan.hooks.create_runtime);
@@ -62,10 +62,11 @@ impl List {
         }
     }
 
-    fn cgroup(&mut self, plan: &Plan, location: &Location) -> Result<()> {
+    /// Returns what is to be written once stage 1 is there: about devices.
+    fn cgroup(&mut self, plan: &Plan, location: &Location) -> Result<Vec<Write>> {
         if location.driver == Driver::Disabled || location.directories.is_empty() {
             self.add(Step::MakeCgroup, "", "stay in the caller's cgroup, without limits");
-            return Ok(());
+            return Ok(Vec::new());
         }
         for directory in &location.directories {
             let action = match &location.unit {
@@ -81,7 +82,9 @@ impl List {
             self.add(Step::MakeCgroup, "/linux/cgroupsPath", action);
         }
         let v2 = version(location) == Some(Version::V2);
-        for write in writes(location, &plan.resources)? {
+        let (devices, limits): (Vec<_>, Vec<_>) =
+            writes(location, &plan.resources)?.into_iter().partition(|write| write.field == DEVICES);
+        for write in limits {
             let field = pointer(&write.field);
             self.add(Step::MakeCgroup, &field, format!("write {:?} to {:?}", write.value, write.path));
             match (&write.rather, v2.then(|| translation(&field)).flatten()) {
@@ -99,14 +102,18 @@ impl List {
                 format!("give the cgroup to user {uid}, as the kernel's list of files says"),
             );
         }
-        Ok(())
+        Ok(devices)
     }
 
-    fn processes(&mut self, plan: &Plan, location: &Location) {
+    fn processes(&mut self, plan: &Plan, location: &Location, devices: &[Write]) {
         let own = location.unit.is_none();
         let into = location.directories.iter().find(|directory| own && directory.hierarchy.is_empty());
         let into = into.map(|directory| format!(" into {:?}", directory.path)).unwrap_or_default();
         self.add(Step::Fork, "", format!("fork stage 1{into}"));
+        for write in devices {
+            let action = format!("write {:?} to {:?}", write.value, write.path);
+            self.add(Step::AllowDevices, &pointer(&write.field), action);
+        }
         let hierarchies = location.directories.iter().filter(|directory| !directory.hierarchy.is_empty()).count();
         if hierarchies > 0 {
             self.add(Step::EnterCgroup, "", format!("enter {hierarchies} hierarchies of cgroup v1"));
