@@ -5,12 +5,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tare_sandbox::sys::pidfd::pidfd_open;
 
@@ -110,13 +112,16 @@ pub(crate) fn time(mut command: Command) -> Done<f64> {
     // No pipe here either.
     let mut said = File::from(memfd_create("stderr", MFdFlags::MFD_CLOEXEC)?);
     command.stderr(said.try_clone()?);
+    // What is behind an observer dies with it.
+    command.process_group(0);
     let begin = Instant::now();
     let mut child = command.spawn()?;
     #[expect(clippy::cast_possible_wrap, reason = "a pid is less than 2^22")]
-    let pidfd = pidfd_open(Pid::from_raw(child.id() as i32))?;
+    let pid = Pid::from_raw(child.id() as i32);
+    let pidfd = pidfd_open(pid)?;
     let ended = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::try_from(LIMIT)?)? == 1;
     if !ended {
-        child.kill()?;
+        killpg(pid, Signal::SIGKILL)?;
     }
     let status = child.wait()?;
     let taken = begin.elapsed().as_secs_f64() * 1e3;
