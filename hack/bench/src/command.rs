@@ -57,8 +57,6 @@ impl Runtime {
         if !id.is_empty() {
             command.arg(format!("{}-{}-{id}", prefix(), self.name));
         }
-        // A runtime in Rust would end what it says with one.
-        command.env_remove("RUST_BACKTRACE");
         quiet(command)
     }
 
@@ -80,6 +78,8 @@ impl Runtime {
 /// No pipe to read: a container that stays would keep it open.
 pub(crate) fn quiet(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    // A backtrace would be the last of what a runtime in Rust says.
+    command.env_remove("RUST_BACKTRACE");
     command
 }
 
