@@ -192,5 +192,11 @@ impl Bench {
     /// Removes what a measurement that failed has left.
     pub(crate) fn clear_away(&self) {
         self.runtimes.iter().for_each(Runtime::clear_away);
+        // crun leaves the cgroup2 one of what it refuses.
+        for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{}-", prefix())) {
+                let _best_effort = std::fs::remove_dir(entry.path());
+            }
+        }
     }
 }
