@@ -34,7 +34,8 @@ without: setup ## the end-to-end tests on tare without openat2, clone3 and other
 
 validation: build ## the validation suite of opencontainers/runtime-tools, into runtime-tools-tests/RESULTS.md
 	@hack/setup busybox-static runc crun uidmap
-	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1
+	@runtime-tools-tests/run --write --oci-version crun=1.0.2 $(RUNTIME) $(RUNTIME)@v2 runc runc@v2 crun@v1 \
+		$(wildcard target/peers/youki) $(addsuffix @v2,$(wildcard target/peers/youki target/peers/youki-no-devices))
 
 clients: build ## containerd, Docker, podman, buildah, umoci and CRI with tare, runc and crun, compared with what runc does
 	@hack/setup runc crun

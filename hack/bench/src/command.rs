@@ -1,9 +1,22 @@
 //! One command line of a runtime, timed.
 
 use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tare_sandbox::sys::pidfd::pidfd_open;
+
+use crate::Row;
 
 pub(crate) type Done<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -46,20 +59,81 @@ impl Runtime {
         }
         quiet(command)
     }
+
+    /// Removes a container that may be there.
+    pub(crate) fn discard(&self, id: &str) {
+        let _best_effort = self.command(&["delete", "--force"], id).stderr(Stdio::null()).status();
+    }
+
+    /// Removes its containers.
+    pub(crate) fn clear_away(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.root) else { return };
+        for name in entries.flatten().map(|entry| entry.file_name()) {
+            let mut command = self.command(&["delete", "--force"], "");
+            let _best_effort = command.arg(name).stderr(Stdio::null()).status();
+        }
+    }
 }
 
 /// No pipe to read: a container that stays would keep it open.
 pub(crate) fn quiet(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::null());
+    // A backtrace would be the last of what a runtime in Rust says.
+    command.env_remove("RUST_BACKTRACE");
     command
 }
 
+/// What a command may take before it is taken to hang.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A command that failed, and the last line of what it said.
+#[derive(Debug)]
+struct Failure {
+    #[expect(dead_code, reason = "for Debug, which is what main prints")]
+    command: Command,
+    /// None: it was killed after [`LIMIT`].
+    status: Option<ExitStatus>,
+    said: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "{} ({status})", self.said),
+            None => write!(f, "{} (no end within {} s)", self.said, LIMIT.as_secs()),
+        }
+    }
+}
+
+impl Error for Failure {}
+
 /// Runs a command to its end; milliseconds.
 pub(crate) fn time(mut command: Command) -> Done<f64> {
+    // No pipe here either.
+    let mut said = File::from(memfd_create("stderr", MFdFlags::MFD_CLOEXEC)?);
+    command.stderr(said.try_clone()?);
+    // What is behind an observer dies with it.
+    command.process_group(0);
     let begin = Instant::now();
-    let status = command.status()?;
+    let mut child = command.spawn()?;
+    #[expect(clippy::cast_possible_wrap, reason = "a pid is less than 2^22")]
+    let pid = Pid::from_raw(child.id() as i32);
+    let pidfd = pidfd_open(pid)?;
+    let ended = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::try_from(LIMIT)?)? == 1;
+    if !ended {
+        killpg(pid, Signal::SIGKILL)?;
+    }
+    let status = child.wait()?;
     let taken = begin.elapsed().as_secs_f64() * 1e3;
-    if status.success() { Ok(taken) } else { Err(format!("{command:?}: {status}").into()) }
+    if ended && status.success() {
+        return Ok(taken);
+    }
+    let status = ended.then_some(status);
+    let mut bytes = Vec::new();
+    said.rewind()?;
+    said.read_to_end(&mut bytes)?;
+    let said = String::from_utf8_lossy(&bytes).trim_end().lines().last().unwrap_or("said nothing").trim().to_owned();
+    Err(Failure { command, status, said }.into())
 }
 
 impl Bench {
@@ -96,13 +170,32 @@ impl Bench {
         Ok(quiet(command))
     }
 
+    /// What a runtime failed at is in the row, with the reason. Of the first it is the end of the bench.
+    pub(crate) fn refuse(
+        &self,
+        what: &'static str,
+        runtime: &Runtime,
+        error: Box<dyn Error>,
+        rows: &mut Vec<Row>,
+    ) -> Done {
+        if runtime.name == self.runtimes[0].name {
+            return Err(error);
+        }
+        let reason = error.to_string();
+        match rows.iter_mut().find(|row| row.what == what && row.runtime == runtime.name) {
+            Some(row) => (row.failures, row.reason) = (row.failures + 1, reason),
+            None => rows.push(Row { failures: 1, reason, ..Row::new(what, &runtime.name, Vec::new(), "ms") }),
+        }
+        Ok(())
+    }
+
     /// Removes what a measurement that failed has left.
     pub(crate) fn clear_away(&self) {
-        for runtime in &self.runtimes {
-            let Ok(entries) = std::fs::read_dir(&runtime.root) else { continue };
-            for name in entries.flatten().map(|entry| entry.file_name()) {
-                let mut command = runtime.command(&["delete", "--force"], "");
-                let _best_effort = command.arg(name).stderr(Stdio::null()).status();
+        self.runtimes.iter().for_each(Runtime::clear_away);
+        // crun leaves the cgroup2 one of what it refuses.
+        for entry in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&format!("{}-", prefix())) {
+                let _best_effort = std::fs::remove_dir(entry.path());
             }
         }
     }

@@ -21,9 +21,16 @@ struct Row {
     /// Sorted, of the unit.
     values: Vec<f64>,
     unit: &'static str,
+    /// How often the runtime failed, and why it did last.
+    failures: usize,
+    reason: String,
 }
 
 impl Row {
+    fn new(what: &'static str, runtime: &str, values: Vec<f64>, unit: &'static str) -> Self {
+        Self { what, runtime: runtime.to_owned(), values, unit, failures: 0, reason: String::new() }
+    }
+
     fn at(&self, share: f64) -> f64 {
         let last = self.values.len().saturating_sub(1);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]

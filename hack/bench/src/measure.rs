@@ -14,59 +14,82 @@ use crate::command::{Bench, Done, Runtime, quiet, time};
 /// GNU time.
 const TIME: &str = "/usr/bin/time";
 
-/// Adds what was measured in every round.
+/// What has failed so often is not tried again.
+const PATIENCE: usize = 3;
+
+/// Adds what was measured in every round, in milliseconds. The first round, 0, warms the caches and is not counted.
 struct Series<'r> {
+    bench: &'r Bench,
     rows: &'r mut Vec<Row>,
-    unit: &'static str,
+    round: usize,
 }
 
 impl Series<'_> {
     fn add(&mut self, what: &'static str, runtime: &str, value: f64) {
+        if self.round == 0 {
+            return;
+        }
         match self.rows.iter_mut().find(|row| row.what == what && row.runtime == runtime) {
             Some(row) => row.values.push(value),
-            None => self.rows.push(Row { what, runtime: runtime.to_owned(), values: vec![value], unit: self.unit }),
+            None => self.rows.push(Row::new(what, runtime, vec![value], "ms")),
         }
+    }
+
+    /// Times a command of a runtime, and whether that went well. What has failed [`PATIENCE`] times is not tried again.
+    fn time(&mut self, what: &'static str, runtime: &Runtime, command: Command) -> Done<bool> {
+        if self.is_refused(what, runtime) {
+            return Ok(false);
+        }
+        match time(command) {
+            Ok(taken) => self.add(what, &runtime.name, taken),
+            Err(error) => {
+                self.bench.refuse(what, runtime, error, self.rows)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_refused(&self, what: &str, runtime: &Runtime) -> bool {
+        self.rows.iter().any(|row| row.what == what && row.runtime == runtime.name && row.failures >= PATIENCE)
     }
 }
 
 /// Every verb of a container's life, beside the floor and an empty static program.
 pub(crate) fn life(bench: &Bench, rows: &mut Vec<Row>) -> Done {
     for runtime in &bench.runtimes {
-        time(runtime.command(&["run", "--detach", "--bundle", &bench.bundle("sleep")], "stays"))?;
-    }
-    let mut series = Series { rows, unit: "ms" };
-    // The first round warms the caches and is not counted.
-    for round in 0..=bench.rounds {
-        for turn in 0..bench.runtimes.len() {
-            let runtime = &bench.runtimes[(turn + round) % bench.runtimes.len()];
-            for (what, taken) in one_life(bench, runtime, round)? {
-                if round > 0 {
-                    series.add(what, &runtime.name, taken);
-                }
+        if let Err(error) = time(runtime.command(&["run", "--detach", "--bundle", &bench.bundle("sleep")], "stays")) {
+            let reason = format!("run --detach: {error}");
+            for what in ["exec", "state", "list of one"] {
+                bench.refuse(what, runtime, reason.clone().into(), rows)?;
             }
+            rows.iter_mut().filter(|row| row.runtime == runtime.name).for_each(|row| row.failures = PATIENCE);
+        }
+    }
+    let mut series = Series { bench, rows, round: 0 };
+    for round in 0..=bench.rounds {
+        series.round = round;
+        for turn in 0..bench.runtimes.len() {
+            one_life(&mut series, &bench.runtimes[(turn + round) % bench.runtimes.len()])?;
         }
         let empty = time(quiet(Command::new(bench.directory.join("true/rootfs/bin/true"))))?;
         let floor = time(bench.floor(0, &round.to_string())?)?;
         let many = bench.directory.join("mounts").exists();
         let mounts = many.then(|| time(bench.floor(1000, &round.to_string())?)).transpose()?;
-        if round > 0 {
-            series.add("empty", "program", empty);
-            series.add("run", "floor", floor);
-            mounts.into_iter().for_each(|mounts| series.add("run, 1,000 mounts", "floor", mounts));
-        }
+        series.add("empty", "program", empty);
+        series.add("run", "floor", floor);
+        mounts.into_iter().for_each(|mounts| series.add("run, 1,000 mounts", "floor", mounts));
     }
-    for runtime in &bench.runtimes {
-        time(runtime.command(&["delete", "--force"], "stays"))?;
-    }
+    bench.clear_away();
     for row in rows {
         row.values.sort_by(f64::total_cmp);
     }
     Ok(())
 }
 
-fn one_life(bench: &Bench, runtime: &Runtime, round: usize) -> Done<Vec<(&'static str, f64)>> {
-    let id = round.to_string();
-    let mut taken = Vec::new();
+fn one_life(series: &mut Series, runtime: &Runtime) -> Done {
+    let bench = series.bench;
+    let id = series.round.to_string();
     for (what, bundle) in [
         ("run", "true"),
         ("run, Docker's seccomp", "seccomp"),
@@ -74,22 +97,25 @@ fn one_life(bench: &Bench, runtime: &Runtime, round: usize) -> Done<Vec<(&'stati
         ("run, 20 MB config", "huge"),
     ] {
         // A guest has only the small ones.
-        if bench.directory.join(bundle).exists() {
-            taken.push((what, time(runtime.command(&["run", "--bundle", &bench.bundle(bundle)], &id))?));
+        if bench.directory.join(bundle).exists()
+            && !series.time(what, runtime, runtime.command(&["run", "--bundle", &bench.bundle(bundle)], &id))?
+        {
+            runtime.discard(&id);
         }
     }
     let mut exec = runtime.command(&["exec"], "stays");
     exec.arg("/bin/true");
-    taken.extend([
-        ("create", time(runtime.command(&["create", "--bundle", &bench.bundle("true")], &id))?),
-        ("start", time(runtime.command(&["start"], &id))?),
+    if series.time("create", runtime, runtime.command(&["create", "--bundle", &bench.bundle("true")], &id))? {
+        series.time("start", runtime, runtime.command(&["start"], &id))?;
         // A stopped container is what delete is about; --force waits for a true that has not ended yet.
-        ("delete", time(runtime.command(&["delete", "--force"], &id))?),
-        ("exec", time(exec)?),
-        ("state", time(runtime.command(&["state"], "stays"))?),
-        ("list of one", time(runtime.command(&["list"], ""))?),
-    ]);
-    Ok(taken)
+        series.time("delete", runtime, runtime.command(&["delete", "--force"], &id))?;
+    } else {
+        runtime.discard(&id);
+    }
+    series.time("exec", runtime, exec)?;
+    series.time("state", runtime, runtime.command(&["state"], "stays"))?;
+    series.time("list of one", runtime, runtime.command(&["list"], ""))?;
+    Ok(())
 }
 
 /// Peak memory and system calls of a `run`.
@@ -99,10 +125,16 @@ pub(crate) fn weight(bench: &Bench, rows: &mut Vec<Row>) -> Done {
         return Ok(());
     }
     for runtime in &bench.runtimes {
-        let peak = peak_memory(&runtime.command(&["run", "--bundle", &bench.bundle("true")], "peak"), bench)?;
-        rows.push(Row { what: "peak memory", runtime: runtime.name.clone(), values: vec![peak], unit: "MiB" });
-        let calls = system_calls(&runtime.command(&["run", "--bundle", &bench.bundle("true")], "traced"), bench)?;
-        rows.push(Row { what: "system calls", runtime: runtime.name.clone(), values: vec![calls], unit: "" });
+        let run = |id| runtime.command(&["run", "--bundle", &bench.bundle("true")], id);
+        for (what, unit, counted) in [
+            ("peak memory", "MiB", peak_memory(&run("peak"), bench)),
+            ("system calls", "", system_calls(&run("traced"), bench)),
+        ] {
+            match counted {
+                Ok(value) => rows.push(Row::new(what, &runtime.name, vec![value], unit)),
+                Err(error) => bench.refuse(what, runtime, error, rows)?,
+            }
+        }
     }
     Ok(())
 }
@@ -122,19 +154,15 @@ pub(crate) fn many_mounts(bench: &Bench, rows: &mut Vec<Row>) -> Done {
         std::fs::create_dir(&target)?;
         mount(Some(&target), &target, none, MsFlags::MS_BIND, none)?;
     }
-    let mut series = Series { rows, unit: "ms" };
+    let mut series = Series { bench, rows, round: 0 };
     for round in 0..=bench.rounds {
+        series.round = round;
+        let (what, id) = ("run, host with 5,000 mounts", format!("mounts-{round}"));
         for runtime in &bench.runtimes {
-            let id = format!("mounts-{round}");
-            let taken = time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &id))?;
-            if round > 0 {
-                series.add("run, host with 5,000 mounts", &runtime.name, taken);
-            }
+            series.time(what, runtime, runtime.command(&["run", "--bundle", &bench.bundle("true")], &id))?;
         }
-        let floor = time(bench.floor(0, &format!("mounts-{round}"))?)?;
-        if round > 0 {
-            series.add("run, host with 5,000 mounts", "floor", floor);
-        }
+        let floor = time(bench.floor(0, &id)?)?;
+        series.add(what, "floor", floor);
     }
     for row in rows {
         row.values.sort_by(f64::total_cmp);
@@ -175,15 +203,18 @@ pub(crate) fn at_once(bench: &Bench, rows: &mut Vec<Row>) -> Done {
     for (what, jobs) in
         [("runs a second, 1 at once", 1), ("runs a second, 8 at once", 8), ("runs a second, 64 at once", 64)]
     {
-        let mut put = |runtime: &str, rate| {
-            rows.push(Row { what, runtime: runtime.to_owned(), values: vec![rate], unit: "/s" });
-        };
         let true_bundle = bench.bundle("true");
         for runtime in &bench.runtimes {
             let run = |id: &str| Ok(runtime.command(&["run", "--bundle", &true_bundle], id));
-            put(&runtime.name, rate(bench, jobs, &run)?);
+            match rate(bench, jobs, &run) {
+                Ok(rate) => rows.push(Row::new(what, &runtime.name, vec![rate], "/s")),
+                Err(error) => {
+                    runtime.clear_away();
+                    bench.refuse(what, runtime, error, rows)?;
+                }
+            }
         }
-        put("floor", rate(bench, jobs, &|id| bench.floor(0, id))?);
+        rows.push(Row::new(what, "floor", vec![rate(bench, jobs, &|id| bench.floor(0, id))?], "/s"));
     }
     Ok(())
 }
@@ -205,4 +236,37 @@ fn rate(bench: &Bench, jobs: usize, command: &(dyn Fn(&str) -> Done<Command> + S
     })?;
     #[allow(clippy::cast_precision_loss)]
     Ok((jobs * each) as f64 / begin.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_runtime_fails_at_is_a_row_with_the_reason_and_of_the_first_an_error() {
+        let directory = std::env::temp_dir();
+        let runtimes = ["first", "other"].map(|name| Runtime::new(name.into(), &directory).unwrap()).into();
+        let bench = Bench { directory, rounds: 1, floor: "floor".into(), runtimes };
+        let [first, other] = &bench.runtimes[..] else { unreachable!() };
+        let shell = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]);
+            command
+        };
+        let mut rows = Vec::new();
+        let mut series = Series { bench: &bench, rows: &mut rows, round: 1 };
+        let fails = "echo this >&2; echo that >&2; exit 3";
+        for number in 0..6 {
+            series.round = number;
+            assert!(series.time("run", first, shell(":")).unwrap());
+            // The fourth would go well, but is not tried.
+            assert!(!series.time("run", other, shell(if number < 3 { fails } else { ":" })).unwrap());
+            assert_eq!(series.time("exec", other, shell(if number == 4 { fails } else { ":" })).unwrap(), number != 4);
+        }
+        let error = series.time("run", first, shell(fails)).unwrap_err().to_string();
+        assert_eq!(error, "that (exit status: 3)");
+
+        let rows = rows.iter().map(|row| (row.what, row.runtime.as_str(), row.values.len(), row.failures));
+        assert_eq!(rows.collect::<Vec<_>>(), [("run", "other", 0, 3), ("run", "first", 5, 0), ("exec", "other", 4, 1)]);
+    }
 }

@@ -1,5 +1,6 @@
 //! The figures as a table with the promises of SPECIFICATION.md beside them, as JSON, and as a picture.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -44,8 +45,9 @@ const PROMISES: &[Promise] = &[
     promise(10, "run, 20 MB config", 0.7, "crun", "run, 20 MB config"),
 ];
 
+/// The row, if it has figures.
 fn find<'r>(rows: &'r [Row], what: &str, runtime: &str) -> Option<&'r Row> {
-    rows.iter().find(|row| row.what == what && row.runtime == runtime)
+    rows.iter().find(|row| row.what == what && row.runtime == runtime && !row.values.is_empty())
 }
 
 fn names(rows: &[Row]) -> Vec<&'static str> {
@@ -97,6 +99,20 @@ pub(crate) fn print(bench: &Bench, rows: &[Row]) -> Done {
         }
         text.push('\n');
     }
+    let mut failed: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.failures > 0) {
+        let times = match row.values.len() {
+            0 => String::new(),
+            well => format!(" ({} of {})", row.failures, row.failures + well),
+        };
+        failed.entry((&row.runtime, &row.reason)).or_default().push(format!("{}{times}", row.what));
+    }
+    if !failed.is_empty() {
+        text.push_str("\nfailed\n");
+    }
+    for ((runtime, reason), what) in failed {
+        writeln!(text, "     {runtime}: {}: {reason}", what.join("; "))?;
+    }
     text.push_str("\npromises\n");
     let own = &bench.runtimes[0].name;
     for promise in PROMISES {
@@ -123,8 +139,19 @@ pub(crate) fn write_json(bench: &Bench, rows: &[Row], path: &Path) -> Done {
     let rows: Vec<_> = rows
         .iter()
         .map(|row| {
-            json!({ "what": row.what, "runtime": row.runtime, "unit": row.unit, "count": row.values.len(),
-                "minimum": row.at(0.0), "median": row.median(), "p90": row.at(0.9) })
+            let mut document = json!({ "what": row.what, "runtime": row.runtime });
+            if !row.values.is_empty() {
+                document["unit"] = json!(row.unit);
+                document["count"] = json!(row.values.len());
+                for (name, share) in [("minimum", 0.0), ("median", 0.5), ("p90", 0.9)] {
+                    document[name] = json!(row.at(share));
+                }
+            }
+            if row.failures > 0 {
+                document["failures"] = json!(row.failures);
+                document["reason"] = json!(row.reason);
+            }
+            document
         })
         .collect();
     let document = json!({ "host": host()?, "rounds": bench.rounds, "rows": rows });
@@ -134,7 +161,7 @@ pub(crate) fn write_json(bench: &Bench, rows: &[Row], path: &Path) -> Done {
 
 /// Bars of what a user waits for, in milliseconds.
 pub(crate) fn write_svg(bench: &Bench, rows: &[Row], path: &Path) -> Done {
-    const COLOURS: [&str; 5] = ["#2a9d8f", "#e9c46a", "#f4a261", "#e76f51", "#8d99ae"];
+    const COLOURS: [&str; 6] = ["#2a9d8f", "#e9c46a", "#f4a261", "#e76f51", "#8d99ae", "#b5838d"];
     const WIDE: f64 = 520.0;
     let mut names: Vec<&str> = bench.runtimes.iter().map(|runtime| runtime.name.as_str()).collect();
     names.push("floor");

@@ -6,48 +6,59 @@ use crate::command::{Bench, Done, Runtime, time};
 /// Creates and starts `count` containers of each runtime, one after the other: the first and the last of the times, what the whole crowd
 /// costs `list`, and one of it `state`, `kill` and `delete`; and how each of those grows with the crowd.
 pub(crate) fn many_containers(bench: &Bench, count: usize, rows: &mut Vec<Row>) -> Done {
-    let few = (count / 50).clamp(1, 20);
     for runtime in &bench.runtimes {
-        let mut put = |name: &str, what, mut values: Vec<f64>, unit| {
-            values.sort_by(f64::total_cmp);
-            rows.push(Row { what, runtime: name.to_owned(), values, unit });
-        };
-        let mut created = Vec::with_capacity(count);
-        // Of crowds of an eighth to all: what each verb takes.
-        let mut grown: Vec<(usize, [f64; 4])> = Vec::new();
-        for number in 0..count {
-            let id = format!("many-{number}");
-            created.push(time(runtime.command(&["create", "--bundle", &bench.bundle("sleep")], &id))?);
-            time(runtime.command(&["start"], &id))?;
-            if [8, 4, 2, 1].map(|part| count / part).contains(&(number + 1)) {
-                let [list, state, kill] = in_a_crowd(runtime, few)?.map(median);
-                grown.push((number + 1, [list, state, kill, median(created[number + 1 - few..].to_vec())]));
+        let mut own = Vec::new();
+        match many_of(runtime, bench, count, &mut own) {
+            Ok(()) => rows.append(&mut own),
+            Err(error) => {
+                runtime.clear_away();
+                bench.refuse("create, the last of many", runtime, error, rows)?;
             }
         }
-        put(&runtime.name, "create, the first of many", created[..few].to_vec(), "ms");
-        put(&runtime.name, "create, the last of many", created[count - few..].to_vec(), "ms");
-        let [list, state, kill] = in_a_crowd(runtime, few)?;
-        put(&runtime.name, "list of many", list, "ms");
-        put(&runtime.name, "state among many", state, "ms");
-        put(&runtime.name, "kill among many", kill, "ms");
-        let run = |number: usize| {
-            time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &format!("one-{number}")))
-        };
-        put(&runtime.name, "run among many", (0..few).map(run).collect::<Done<_>>()?, "ms");
-        // What of that is the kernel's; once.
-        if runtime.name == bench.runtimes[0].name {
-            let floor = |number: usize| time(bench.floor(0, &format!("many-{number}"))?);
-            put("floor", "run among many", (0..few).map(floor).collect::<Done<_>>()?, "ms");
+    }
+    Ok(())
+}
+
+fn many_of(runtime: &Runtime, bench: &Bench, count: usize, rows: &mut Vec<Row>) -> Done {
+    let few = (count / 50).clamp(1, 20);
+    let mut put = |name: &str, what, mut values: Vec<f64>, unit| {
+        values.sort_by(f64::total_cmp);
+        rows.push(Row::new(what, name, values, unit));
+    };
+    let mut created = Vec::with_capacity(count);
+    // Of crowds of an eighth to all: what each verb takes.
+    let mut grown: Vec<(usize, [f64; 4])> = Vec::new();
+    for number in 0..count {
+        let id = format!("many-{number}");
+        created.push(time(runtime.command(&["create", "--bundle", &bench.bundle("sleep")], &id))?);
+        time(runtime.command(&["start"], &id))?;
+        if [8, 4, 2, 1].map(|part| count / part).contains(&(number + 1)) {
+            let [list, state, kill] = in_a_crowd(runtime, few)?.map(median);
+            grown.push((number + 1, [list, state, kill, median(created[number + 1 - few..].to_vec())]));
         }
-        let mut deleted = Vec::with_capacity(count);
-        for number in 0..count {
-            deleted.push(time(runtime.command(&["delete", "--force"], &format!("many-{number}")))?);
-        }
-        put(&runtime.name, "delete --force among many", deleted[..few].to_vec(), "ms");
-        for (at, what) in ["list grows", "state grows", "kill grows", "create grows"].into_iter().enumerate() {
-            let points: Vec<(usize, f64)> = grown.iter().map(|(crowd, times)| (*crowd, times[at])).collect();
-            put(&runtime.name, what, vec![exponent(&points)], "= e in n^e");
-        }
+    }
+    put(&runtime.name, "create, the first of many", created[..few].to_vec(), "ms");
+    put(&runtime.name, "create, the last of many", created[count - few..].to_vec(), "ms");
+    let [list, state, kill] = in_a_crowd(runtime, few)?;
+    put(&runtime.name, "list of many", list, "ms");
+    put(&runtime.name, "state among many", state, "ms");
+    put(&runtime.name, "kill among many", kill, "ms");
+    let run =
+        |number: usize| time(runtime.command(&["run", "--bundle", &bench.bundle("true")], &format!("one-{number}")));
+    put(&runtime.name, "run among many", (0..few).map(run).collect::<Done<_>>()?, "ms");
+    // What of that is the kernel's; once.
+    if runtime.name == bench.runtimes[0].name {
+        let floor = |number: usize| time(bench.floor(0, &format!("many-{number}"))?);
+        put("floor", "run among many", (0..few).map(floor).collect::<Done<_>>()?, "ms");
+    }
+    let mut deleted = Vec::with_capacity(count);
+    for number in 0..count {
+        deleted.push(time(runtime.command(&["delete", "--force"], &format!("many-{number}")))?);
+    }
+    put(&runtime.name, "delete --force among many", deleted[..few].to_vec(), "ms");
+    for (at, what) in ["list grows", "state grows", "kill grows", "create grows"].into_iter().enumerate() {
+        let points: Vec<(usize, f64)> = grown.iter().map(|(crowd, times)| (*crowd, times[at])).collect();
+        put(&runtime.name, what, vec![exponent(&points)], "= e in n^e");
     }
     Ok(())
 }
