@@ -39,6 +39,7 @@ validation: build ## the validation suite of opencontainers/runtime-tools, into 
 
 clients: build ## containerd, Docker, podman, buildah, umoci and CRI with tare, runc and crun, compared with what runc does
 	@hack/setup runc crun
+	@hack/criu >/dev/null
 	@clients/run tare runc crun
 
 bench: build ## time tare beside runc, crun and the floor, into bench/results.json (QUICK=1: a minute, and nothing kept)

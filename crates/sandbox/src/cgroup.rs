@@ -29,7 +29,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 pub use delegation::delegate;
-pub use device::device_program;
+pub use device::{device_program, own_devices};
 pub use event::OomWatch;
 pub(crate) use removal::{describe as describe_process, describe_all as describe_processes};
 pub use stat::Stats;
@@ -71,6 +71,9 @@ pub struct Location {
     /// The unit of systemd that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// The paths of `linux.devices` that are those of default devices: see [`own_devices`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_devices: Vec<PathBuf>,
 }
 
 /// Whether a container's processes may run.
@@ -127,7 +130,7 @@ pub trait Cgroup {
     fn update(&self, resources: &LinuxResources, deadline: Deadline) -> Result<()>;
 
     /// Denies every device but those that `rules` (`linux.resources.devices`) allow, in order, and those that every
-    /// container has. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
+    /// container has, less its [`own_devices`]. `create` calls this always, with no rules if there are none (GHSA-g54h-m393-cpwq: without it
     /// everything is open); `update` only if the update names devices, or it would reset them.
     ///
     /// # Errors
@@ -200,7 +203,7 @@ pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str) -> Result<L
     match driver {
         Driver::Cgroupfs => host::locate(Path::new(host::ROOT), cgroups_path, id),
         Driver::Systemd => systemd::locate(Path::new(host::ROOT), cgroups_path, id),
-        Driver::Disabled => Ok(Location { driver, directories: Vec::new(), unit: None }),
+        Driver::Disabled => Ok(Location { driver, directories: Vec::new(), unit: None, own_devices: Vec::new() }),
     }
 }
 

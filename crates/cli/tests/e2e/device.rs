@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tare_testkit::host::{self, CgroupMode};
 use tare_testkit::{Bundle, Kind, known, skip};
 
 use crate::mountinfo::{at, inside};
 use crate::runtime;
+use crate::update::{needs_cgroups, update};
 
 fn device(path: &str, kind: &str, major: i64, minor: i64) -> Value {
     json!({"path": path, "type": kind, "major": major, "minor": minor, "fileMode": 0o640, "uid": 7, "gid": 8})
@@ -44,6 +46,32 @@ fn a_device_of_the_config_wins_over_a_default_one() {
         json!([{"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o600, "uid": 3, "gid": 4}]);
     let bundle = Bundle::script("stat -c '%t:%T %a %u:%g' /dev/full /dev/zero").set("/linux/devices", devices);
     assert_eq!(runtime.run(&bundle).ok().lines(), ["1:7 600 3:4", "1:5 666 0:0"]);
+}
+
+/// docker run --device /dev/full:/dev/full:r: the default rule, which allows all, was there besides, and stays there after an update.
+#[test]
+fn of_a_device_of_the_config_in_the_place_of_a_default_one_the_rules_of_the_config_speak() {
+    needs_cgroups!();
+    let runtime = crate::limits::runtime();
+    let rule =
+        |minor: i64, access: &str| json!({"allow": true, "type": "c", "major": 1, "minor": minor, "access": access});
+    let rules = json!([{"allow": false, "access": "rwm"}, rule(7, "r")]);
+    let devices =
+        json!([{"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "fileMode": 0o666, "uid": 0, "gid": 0}]);
+    let bundle = Bundle::sleeper().set("/linux/devices", devices).resource("devices", rules);
+    let container = runtime.container(&bundle);
+    container.up();
+    let attempt = || {
+        let script = "exec 2>/dev/null; (: </dev/full) && echo read; (: >/dev/full) && echo written; (: >/dev/zero) && echo another";
+        container.exec(["sh", "-c", script]).ok().lines().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(attempt(), ["read", "another"]);
+    if runtime.is_tare() {
+        update(&container, &json!({"devices": [rule(7, "r"), rule(11, "r")]})).ok();
+        assert_eq!(attempt(), ["read", "another"]);
+        update(&container, &json!({"devices": [rule(7, "rw")]})).ok();
+        assert_eq!(attempt(), ["read", "written", "another"]);
+    }
 }
 
 /// docker run -v /dev/zero:/dev/null, and --device of what a -v brings along: the host's nodes were given the container's owner.

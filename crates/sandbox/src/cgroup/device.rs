@@ -5,8 +5,11 @@ mod allow;
 mod list;
 mod program;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+
+use crate::plan::mounts::clean;
 use crate::sys::bpf::Instruction;
 use crate::{Error, Result};
 
@@ -66,46 +69,68 @@ pub(super) struct Policy {
     rules: Vec<Rule>,
 }
 
+/// Kind, major, minor, access, path.
+type DefaultDevice = (Kind, Option<u32>, Option<u32>, u8, Option<&'static str>);
+
 /// The devices that every container has, runc's list: mknod of anything (opening it is another matter), the devices of
 /// the specification's default list, terminals, and tun (gone in runc 1.2.0, missed, back in 1.2.4). Not 5:1, the
 /// host's console: a container's /dev/console is a pty bound over it.
-const DEFAULTS: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
-    (Kind::Char, None, None, MKNOD),
-    (Kind::Block, None, None, MKNOD),
-    (Kind::Char, Some(1), Some(3), ALL),
-    (Kind::Char, Some(1), Some(8), ALL),
-    (Kind::Char, Some(1), Some(7), ALL),
-    (Kind::Char, Some(5), Some(0), ALL),
-    (Kind::Char, Some(1), Some(5), ALL),
-    (Kind::Char, Some(1), Some(9), ALL),
-    (Kind::Char, Some(136), None, ALL),
-    (Kind::Char, Some(5), Some(2), ALL),
-    (Kind::Char, Some(10), Some(200), ALL),
+///
+/// With the path, where the configuration can have a device of its own in its place.
+const DEFAULTS: [DefaultDevice; 11] = [
+    (Kind::Char, None, None, MKNOD, None),
+    (Kind::Block, None, None, MKNOD, None),
+    (Kind::Char, Some(1), Some(3), ALL, Some("/dev/null")),
+    (Kind::Char, Some(1), Some(8), ALL, Some("/dev/random")),
+    (Kind::Char, Some(1), Some(7), ALL, Some("/dev/full")),
+    (Kind::Char, Some(5), Some(0), ALL, Some("/dev/tty")),
+    (Kind::Char, Some(1), Some(5), ALL, Some("/dev/zero")),
+    (Kind::Char, Some(1), Some(9), ALL, Some("/dev/urandom")),
+    (Kind::Char, Some(136), None, ALL, None),
+    (Kind::Char, Some(5), Some(2), ALL, None),
+    (Kind::Char, Some(10), Some(200), ALL, None),
 ];
 
-/// The program of a cgroup2 with these rules, and the default devices.
+/// The devices of the configuration that are at the path of a default one. Where a rule names the number of that one, the
+/// rules alone speak of it: `docker run --device /dev/full:/dev/full:r` is not to be written to. As in runc, but that runc
+/// lets nobody open one that no rule names.
+pub fn own_devices(devices: &[LinuxDevice]) -> Vec<PathBuf> {
+    let is_default = |path: &PathBuf| DEFAULTS.iter().any(|(.., at)| at.is_some_and(|at| path == Path::new(at)));
+    devices.iter().map(|device| clean(device.path())).filter(is_default).collect()
+}
+
+/// The program of a cgroup2 with these rules, and the default devices less `own`.
 ///
 /// # Errors
 /// A rule with an unknown type, access or number.
-pub fn device_program(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Instruction>> {
-    Ok(compile(&Policy::new(rules)?))
+pub fn device_program(rules: &[LinuxDeviceCgroup], own: &[PathBuf]) -> Result<Vec<Instruction>> {
+    Ok(compile(&Policy::of(rules, own)?))
 }
 
 impl Policy {
-    /// Deny, then `rules` in order, then the default devices: never a list of denials over an open default
-    /// (GHSA-g54h-m393-cpwq), not even without rules.
+    /// As [`Policy::of`], of a container without devices of its own.
+    pub(super) fn new(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
+        Self::of(rules, &[])
+    }
+
+    /// Deny, then `rules` in order, then the default devices less `own`, those of [`own_devices`]: never a list of denials
+    /// over an open default (GHSA-g54h-m393-cpwq), not even without rules.
     ///
     /// # Errors
     /// A rule with an unknown type, access or number.
-    pub(super) fn new(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
+    pub(super) fn of(rules: &[LinuxDeviceCgroup], own: &[PathBuf]) -> Result<Self> {
         let mut policy = Self { default_allow: false, rules: Vec::new() };
         for (index, rule) in rules.iter().enumerate() {
             policy.push(rule).map_err(|cause| {
                 Error::Refused(format!("linux.resources.devices[{index}]: \"{}\": {cause}", rule.to_string().trim()))
             })?;
         }
-        for (kind, major, minor, access) in DEFAULTS {
-            policy.rules.push(Rule { allow: true, devices: Devices { kind, major, minor }, access });
+        for (kind, major, minor, access, path) in DEFAULTS {
+            let devices = Devices { kind, major, minor };
+            let is_own = path.is_some_and(|path| own.iter().any(|own| own == Path::new(path)));
+            if !is_own || !policy.rules.iter().any(|rule| rule.devices == devices) {
+                policy.rules.push(Rule { allow: true, devices, access });
+            }
         }
         policy.drop_idle_rules();
         Ok(policy)
@@ -246,6 +271,21 @@ pub(in crate::cgroup) mod tests {
                 .collect();
             Policy::new(&rules).unwrap()
         })
+    }
+
+    #[test]
+    fn of_a_device_of_ones_own_the_rules_alone_speak_if_one_names_it() {
+        let own = [PathBuf::from("/dev/full")];
+        let of = |rules: &[&str]| Policy::of(&rules.iter().map(|text| rule(text)).collect::<Vec<_>>(), &own).unwrap();
+        let read = of(&["deny a", "allow c 1:7 r"]);
+        assert!(read.allows(Kind::Char, 1, 7, READ) && !read.allows(Kind::Char, 1, 7, WRITE));
+        // To make one is another matter, and so are the other devices.
+        assert!(read.allows(Kind::Char, 1, 7, MKNOD) && read.allows(Kind::Char, 1, 3, READ | WRITE));
+        assert!(!of(&["allow c 1:7 rw", "deny c 1:7 rw"]).allows(Kind::Char, 1, 7, READ));
+        for rules in [&[][..], &["deny a"], &["allow c 1:3 r"], &["allow c 1:* r"], &["allow c 1:7 r", "deny a"]] {
+            assert!(of(rules).allows(Kind::Char, 1, 7, READ | WRITE), "{rules:?}");
+        }
+        assert!(policy(&["deny a", "allow c 1:7 r"]).allows(Kind::Char, 1, 7, WRITE), "not one of its own");
     }
 
     #[test]

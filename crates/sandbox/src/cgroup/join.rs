@@ -223,7 +223,8 @@ mod tests {
             hierarchy: (*hierarchy).to_owned(),
             path: Path::new("/sys/fs/cgroup").join(hierarchy).join("web"),
         };
-        Location { driver: Driver::Cgroupfs, unit: None, directories: hierarchies.iter().map(directory).collect() }
+        let directories = hierarchies.iter().map(directory).collect();
+        Location { driver: Driver::Cgroupfs, unit: None, directories, own_devices: Vec::new() }
     }
 
     #[test]

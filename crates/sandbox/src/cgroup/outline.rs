@@ -87,7 +87,7 @@ pub fn usual(wanted: Version, cgroups_path: Option<&Path>, id: &str) -> Location
         })
         .collect(),
     };
-    Location { driver: Driver::Cgroupfs, directories, unit: None }
+    Location { driver: Driver::Cgroupfs, directories, unit: None, own_devices: Vec::new() }
 }
 
 /// The fields that are ignored, with a warning: `version` has nothing for them.
@@ -108,7 +108,7 @@ pub fn writes(location: &Location, resources: &LinuxResources) -> Result<Vec<Wri
             let path = location.directories.first().map(|directory| directory.path.clone()).unwrap_or_default();
             let dir = NotePad { path, notes: written.clone() };
             v2::limit::apply(&dir, resources, Occupancy::Empty)?;
-            let program = device_program(rules)?;
+            let program = device_program(rules, &location.own_devices)?;
             dir.note(DEVICES, "", &format!("device program of {} instructions", program.len()));
         }
         Some(Version::V1) => {
@@ -119,7 +119,7 @@ pub fn writes(location: &Location, resources: &LinuxResources) -> Result<Vec<Wri
             let pads = NotePads(pads.collect());
             v1::limit::apply(&pads, resources)?;
             let dir = pads.require("devices", DEVICES)?;
-            for (file, rule) in transition(None, &Lists::of(&Policy::new(rules)?)?) {
+            for (file, rule) in transition(None, &Lists::of(&Policy::of(rules, &location.own_devices)?)?) {
                 dir.note(DEVICES, file, &rule);
             }
         }

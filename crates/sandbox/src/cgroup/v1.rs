@@ -231,7 +231,7 @@ impl Cgroup for Manager {
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
-        let target = Lists::of(&Policy::new(rules)?)?;
+        let target = Lists::of(&Policy::of(rules, &self.location.own_devices)?)?;
         let dir = self.require("devices", "linux.resources.devices")?;
         if self.fresh.replace(false) {
             // Not read for a directory of our own making: the parent's list is swept away anyway.

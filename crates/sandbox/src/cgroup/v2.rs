@@ -183,7 +183,8 @@ impl Cgroup for Manager {
     }
 
     fn allow_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
-        let program = bpf::load_device_program(&device_program(rules)?).call(|| self.about_devices("BPF_PROG_LOAD"))?;
+        let program = device_program(rules, &self.location.own_devices)?;
+        let program = bpf::load_device_program(&program).call(|| self.about_devices("BPF_PROG_LOAD"))?;
         let attached = if self.fresh.replace(false) { Vec::new() } else { self.device_programs()? };
         self.exchange_device_programs(&attached, &[program])
     }

@@ -179,10 +179,11 @@ impl Runtime {
 
     fn locate_cgroup_for(&self, rootless: bool, id: &str, bundle: &Bundle, plan: &Plan) -> Result<cgroup::Location> {
         let path = cgroups_path(bundle);
-        match rootless {
+        let location = match rootless {
             true => permission::locate(self.cgroup_driver, path, id, &plan.resources),
             false => cgroup::locate(self.cgroup_driver, path, id),
-        }
+        }?;
+        Ok(cgroup::Location { own_devices: cgroup::own_devices(&plan.devices), ..location })
     }
 
     /// Claims the name and makes what is there before any process: the record, and the cgroup with its limits but those of devices, unless
