@@ -55,7 +55,7 @@ fn prepare(plan: &Plan, inherited: ForStage2, wire: StageEnd) -> Result<Prepared
         let masks = plan.namespaces.has(LinuxNamespaceType::Mount);
         let null = masks.then(rootfs::open_null).transpose().at(Step::AttachRoot)?;
         let root = build_root(plan, sources, &cgroup)?;
-        run_hooks_before_pivot(plan, &root, &wire)?;
+        run_hooks_before_pivot(plan, &cgroup, &root, &wire)?;
         let console = console.map(|socket| open_console(plan, &root, socket)).transpose().at(Step::Console)?;
         timing::lap(Step::Console);
         enter_root(plan, root).at(Step::EnterRoot)?;
@@ -138,8 +138,9 @@ fn build_root(plan: &Plan, sources: Vec<Option<OwnedFd>>, cgroup: &crate::cgroup
     Ok(root)
 }
 
-fn run_hooks_before_pivot(plan: &Plan, root: &Root, wire: &StageEnd) -> Result<()> {
-    if plan.hooks.before_pivot() {
+fn run_hooks_before_pivot(plan: &Plan, cgroup: &crate::cgroup::Location, root: &Root, wire: &StageEnd) -> Result<()> {
+    // A device of its own in the place of /dev/null may be one that init may not open: the same whoever is faster.
+    if plan.hooks.before_pivot() || !cgroup.own_devices.is_empty() {
         wire.ask(&FromStage::RunHooks)?;
     }
     if !plan.hooks.create_container.is_empty() {
