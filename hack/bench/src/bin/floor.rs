@@ -75,7 +75,7 @@ fn run(rootfs: &Path, mounts: usize, cgroups: &[PathBuf]) -> Done<u8> {
         fs::create_dir(cgroup)?;
         if cgroup.join("cgroup.events").exists() {
             let directory = fs::File::open(cgroup)?;
-            let program = bpf::load_device_program(&device_program(&[])?)?;
+            let program = bpf::load_device_program(&device_program(&[], &[])?)?;
             bpf::attach_device_program(directory.as_fd(), program.as_fd())?;
             unified = Some(directory);
         } else if cgroup.join("devices.deny").exists() {
