@@ -20,7 +20,6 @@ mod user;
 mod verb;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
 use args::Invocation;
 use report::{Failure, Reporter};
@@ -32,8 +31,7 @@ pub use args::command_tree;
 /// The whole program; its exit code.
 pub fn main() -> u8 {
     let mut reporter = Reporter::default();
-    let words = start::args().map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect();
-    match run(words, &mut reporter) {
+    match run(start::args().map(OsStr::to_owned).collect(), &mut reporter) {
         Ok(code) => code,
         Err(failure) => reporter.report(&failure),
     }

@@ -47,7 +47,7 @@ pub fn ensure() -> Result<()> {
     }
     let copy = sealed_copy()?;
     let c_string = |string: OsString| CString::new(string.into_vec()).unwrap_or_default();
-    let argv: Vec<CString> = crate::sys::start::args().map(CStr::to_owned).collect();
+    let argv: Vec<CString> = crate::sys::start::args().map(|word| c_string(word.to_owned())).collect();
     let envp: Vec<CString> = std::env::vars_os()
         .map(|(mut name, value)| {
             name.push("=");

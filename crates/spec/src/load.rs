@@ -1,6 +1,5 @@
 //! From a directory to a [`Bundle`], with few system calls: it is on the way of every create.
 
-use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -87,18 +86,12 @@ pub(crate) fn host_network(spec: &Spec) -> Result<(), Finding> {
 
 /// An I/O error in words and by name, as the rest of the program prints an errno.
 pub(crate) fn cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => {
-            let (words, name) = errno_text(errno);
-            format!("{words} ({name})")
-        }
-        None => error.to_string(),
-    }
+    error.raw_os_error().map_or_else(|| error.to_string(), errno_text)
 }
 
 /// The words and the names of what opening and reading a file can answer, whatever the C library calls them; the numbers are the same on every
 /// architecture of Linux but for ELOOP and ENAMETOOLONG on MIPS and PA-RISC.
-fn errno_text(errno: i32) -> (&'static str, Cow<'static, str>) {
+fn errno_text(errno: i32) -> String {
     let (words, name) = match errno {
         1 => ("operation not permitted", "EPERM"),
         2 => ("no such file or directory", "ENOENT"),
@@ -111,9 +104,9 @@ fn errno_text(errno: i32) -> (&'static str, Cow<'static, str>) {
         24 => ("too many open files", "EMFILE"),
         36 => ("file name too long", "ENAMETOOLONG"),
         40 => ("too many levels of symbolic links", "ELOOP"),
-        other => return ("cannot be read", format!("errno {other}").into()),
+        other => return format!("cannot be read (errno {other})"),
     };
-    (words, name.into())
+    format!("{words} ({name})")
 }
 
 #[cfg(test)]

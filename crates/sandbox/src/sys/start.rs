@@ -4,8 +4,9 @@
 //! it overflowed. That is some twenty system calls. What is needed of it is here: standard descriptors that are open, an error instead of death where a reader has gone,
 //! the words of the command line, and the end of a panic.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -72,10 +73,11 @@ fn abort() -> ! {
 
 /// The words of the command line, the program's name first, which std knows only where the C library hands them to constructors (glibc
 /// does, musl does not). None before [`run`].
-pub fn args() -> impl Iterator<Item = &'static CStr> {
+pub fn args() -> impl Iterator<Item = &'static OsStr> {
     let words = WORDS.load(Ordering::Relaxed);
     // SAFETY: `run`'s caller promised that there are so many strings; they lie on the stack of the process, above `main`'s, to its end.
-    (0..COUNT.load(Ordering::Relaxed)).map(move |number| unsafe { CStr::from_ptr(*words.add(number)) })
+    let word = move |number| unsafe { CStr::from_ptr(*words.add(number)) };
+    (0..COUNT.load(Ordering::Relaxed)).map(move |number| OsStr::from_bytes(word(number).to_bytes()))
 }
 
 /// Opens what of stdin, stdout and stderr the caller closed, as the next file opened would take its number; ignores SIGPIPE.

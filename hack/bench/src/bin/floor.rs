@@ -7,10 +7,9 @@
 
 #![no_main]
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -58,7 +57,7 @@ const MASKED: [&str; 10] = [
 ];
 
 fn floor() -> u8 {
-    let mut words = args().skip(1).map(|word| OsStr::from_bytes(word.to_bytes()));
+    let mut words = args().skip(1);
     let (Some(rootfs), Some(mounts), Some(name)) = (words.next(), words.next(), words.next()) else { return 2 };
     let Some(mounts) = mounts.to_str().and_then(|mounts| mounts.parse().ok()) else { return 2 };
     let directories: Vec<PathBuf> = words.map(|directory| Path::new(directory).join(name)).collect();
