@@ -23,13 +23,12 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Pid, Uid, UnlinkatFlags, symlinkat, unlinkat};
 use oci_spec::runtime::Spec;
@@ -41,6 +40,7 @@ pub use self::update::Updating;
 use crate::cgroup::{self, describe_process};
 use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
+use crate::sys::path::readlinkat;
 use crate::{Error, Result};
 
 /// Longest name: a file name, and what a cgroup or systemd unit is named after.
@@ -258,10 +258,8 @@ impl Entry {
     /// # Errors
     /// A file that is not what create wrote.
     pub fn record(&self) -> Result<Option<Record>> {
-        let Some(bytes) = self.read("state.json")? else { return Ok(None) };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::Refused(format!("{:?}: {error}", self.path.join("state.json"))))
+        let record = self.read("state.json", |bytes| serde_json::from_slice(bytes))?.transpose();
+        record.map_err(|error| Error::Refused(format!("{:?}: {error}", self.path.join("state.json"))))
     }
 
     /// Reads `init`; None until init is ready.
@@ -269,13 +267,14 @@ impl Entry {
     /// # Errors
     /// A file that is not what create wrote.
     pub fn init(&self) -> Result<Option<Init>> {
-        let text = match readlinkat(&self.dir, "init") {
+        let mut text = [0; 64];
+        let text = match readlinkat(self.dir.as_fd(), c"init", &mut text) {
             Ok(text) => text,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::call(format!("readlink({:?})", self.path.join("init")), errno)),
         };
         let malformed = || Error::Refused(format!("{:?}: not a pid and a start time", self.path.join("init")));
-        Init::parse(text.as_bytes()).map(Some).ok_or_else(malformed)
+        Init::parse(text).map(Some).ok_or_else(malformed)
     }
 
     /// Reads the configuration as it was at create.
@@ -284,11 +283,12 @@ impl Entry {
     /// It is missing, or cannot be read.
     pub fn spec(&self) -> Result<Spec> {
         let path = self.path.join("config.json");
-        let text = self.read("config.json")?.ok_or_else(|| Error::Refused(format!("{path:?}: no such file")))?;
-        Ok(tare_spec::decode::spec(&path, &text)?)
+        let spec = self.read("config.json", |text| tare_spec::decode::spec(&path, text))?;
+        Ok(spec.ok_or_else(|| Error::Refused(format!("{path:?}: no such file")))??)
     }
 
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    /// What `decode` makes of a file; None: there is none.
+    fn read<T>(&self, name: &str, decode: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = match openat(&self.dir, name, flags, Mode::empty()) {
             Ok(file) => file,
@@ -298,12 +298,13 @@ impl Entry {
         let read = || format!("read({:?})", self.path.join(name));
         let (mut file, mut first) = (File::from(file), [0; 4096]);
         let count = file.read(&mut first).call(read)?;
-        let mut bytes = first[..count].to_vec();
         // Most fit: of a file of ours less than asked for is all.
-        if count == first.len() {
-            file.read_to_end(&mut bytes).call(read)?;
+        if count < first.len() {
+            return Ok(Some(decode(&first[..count])));
         }
-        Ok(Some(bytes))
+        let mut bytes = first.to_vec();
+        file.read_to_end(&mut bytes).call(read)?;
+        Ok(Some(decode(&bytes)))
     }
 
     fn write_record(&self, record: &Record) -> Result<()> {

@@ -1,13 +1,14 @@
 //! Which process is a container's init.
 
-use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::error::CallContext;
+use crate::sys::path::open;
 use crate::{Error, Result};
 
 /// `init`: which process is the container's. The start time makes it exact: pids are used again.
@@ -85,15 +86,11 @@ struct ProcessStat {
 fn process_stat(pid: Pid) -> Result<Option<ProcessStat>> {
     let path = format!("/proc/{pid}/stat");
     let mut text = [0; 1024];
-    let length = match std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .and_then(|mut file| file.read(&mut text))
-    {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let length = match open(path.as_str(), flags, Mode::empty()).and_then(|file| nix::unistd::read(file, &mut text)) {
         Ok(length) => length,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        Err(error) => return Err(error).call(|| format!("read({path:?})")),
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(errno).call(|| format!("read({path:?})")),
     };
     parse_stat(&text[..length]).map(Some).ok_or_else(|| Error::Refused(format!("{path:?}: unexpected text")))
 }

@@ -44,8 +44,8 @@ impl Entry {
     /// A file that is not what update wrote.
     pub fn updates(&self) -> Result<Option<LinuxResources>> {
         const NAME: &str = "updates.json";
-        let Some(bytes) = self.read(NAME)? else { return Ok(None) };
-        Ok(Some(tare_spec::decode::resources(&self.path.join(NAME), &bytes)?))
+        let updates = self.read(NAME, |text| tare_spec::decode::resources(&self.path.join(NAME), text))?;
+        Ok(updates.transpose()?)
     }
 }
 

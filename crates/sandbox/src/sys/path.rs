@@ -49,6 +49,20 @@ fn statx(fd: BorrowedFd<'_>, mask: c_uint) -> nix::Result<libc::statx> {
     Ok(unsafe { buffer.assume_init() })
 }
 
+/// `readlinkat(dir, path, buffer, size)`: the text of a symbolic link, as much of it as fits. nix has memory for 4096 bytes allocated.
+///
+/// # Errors
+/// EINVAL: no link; ENOENT.
+///
+/// <https://man7.org/linux/man-pages/man2/readlink.2.html>
+pub fn readlinkat<'a>(dir: BorrowedFd<'_>, path: &CStr, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
+    // SAFETY: the path is NUL-terminated and outlives the call, which writes to no more than the buffer.
+    let length = Errno::result(unsafe {
+        libc::readlinkat(dir.as_raw_fd(), path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    })?;
+    Ok(buffer.get(..length.unsigned_abs()).unwrap_or_default())
+}
+
 /// `getxattr(path, name, NULL, 0) >= 0`: whether the file has an extended attribute of this name. Symbolic links are
 /// followed.
 ///
