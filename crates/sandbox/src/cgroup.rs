@@ -76,6 +76,13 @@ pub struct Location {
     pub own_devices: Vec<PathBuf>,
 }
 
+impl Location {
+    /// Of no unit, and for a container without devices of its own.
+    pub(crate) fn new(driver: Driver, directories: Vec<Directory>) -> Self {
+        Self { driver, directories, unit: None, own_devices: Vec::new() }
+    }
+}
+
 /// Whether a container's processes may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freezer {
@@ -203,7 +210,7 @@ pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str) -> Result<L
     match driver {
         Driver::Cgroupfs => host::locate(Path::new(host::ROOT), cgroups_path, id),
         Driver::Systemd => systemd::locate(Path::new(host::ROOT), cgroups_path, id),
-        Driver::Disabled => Ok(Location { driver, directories: Vec::new(), unit: None, own_devices: Vec::new() }),
+        Driver::Disabled => Ok(Location::new(driver, Vec::new())),
     }
 }
 

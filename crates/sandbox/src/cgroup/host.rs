@@ -61,7 +61,7 @@ pub(super) fn locate(root: &Path, cgroups_path: Option<&Path>, id: &str) -> Resu
     if directories.is_empty() {
         return Err(Error::Refused(format!("no cgroup hierarchy is mounted below {root:?}")));
     }
-    Ok(Location { driver: Driver::Cgroupfs, directories, unit: None, own_devices: Vec::new() })
+    Ok(Location::new(Driver::Cgroupfs, directories))
 }
 
 pub(super) fn is_cgroup2(point: &Path) -> bool {

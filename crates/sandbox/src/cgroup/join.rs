@@ -224,7 +224,7 @@ mod tests {
             path: Path::new("/sys/fs/cgroup").join(hierarchy).join("web"),
         };
         let directories = hierarchies.iter().map(directory).collect();
-        Location { driver: Driver::Cgroupfs, unit: None, directories, own_devices: Vec::new() }
+        Location::new(Driver::Cgroupfs, directories)
     }
 
     #[test]

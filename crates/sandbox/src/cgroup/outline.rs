@@ -87,7 +87,7 @@ pub fn usual(wanted: Version, cgroups_path: Option<&Path>, id: &str) -> Location
         })
         .collect(),
     };
-    Location { driver: Driver::Cgroupfs, directories, unit: None, own_devices: Vec::new() }
+    Location::new(Driver::Cgroupfs, directories)
 }
 
 /// The fields that are ignored, with a warning: `version` has nothing for them.

@@ -33,7 +33,7 @@ pub fn locate(driver: Driver, cgroups_path: Option<&Path>, id: &str, resources: 
         // Inside a container that has none.
         Err(error) if !asks_for_limits(resources)? => {
             tracing::debug!("{error}: going without a cgroup");
-            Ok(Location { driver, directories: Vec::new(), unit: None, own_devices: Vec::new() })
+            Ok(Location::new(driver, Vec::new()))
         }
         located => permitted(located?, resources),
     }
