@@ -14,8 +14,8 @@ fuzz_target!(|text: &[u8]| {
     let path = Path::new("config.json");
     let Ok(spec) = decode::spec(path, text) else { return };
     let _findings = check::all(&spec);
-    let bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec, config: text.to_vec() };
-    if let Ok(plan) = Plan::new("fuzz", &bundle, &CreateOptions::default()) {
+    let mut bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec, config: text.to_vec() };
+    if let Ok(plan) = Plan::new("fuzz", &mut bundle, &CreateOptions::default()) {
         for version in [Version::V1, Version::V2] {
             let _refused = outline(&plan, &bundle, &usual(version, None, "fuzz"));
         }

@@ -26,19 +26,21 @@ use crate::{Error, Result, family, timing};
 /// How much of a failed hook's output is quoted, from its end.
 const QUOTED_BYTES: usize = 400;
 
-/// Runs the hooks of `step` one after the other, each with `state` (JSON) on its standard input.
+/// Runs the hooks of `step` one after the other, each with `state` (JSON) on its standard input, which is asked for if there are any.
 ///
 /// # Errors
 /// The first that cannot be run, exits non-zero, or runs into its timeout or the deadline of all; the rest are not run.
-pub fn run_all(step: Step, hooks: &[Hook], state: &[u8], deadline: Deadline) -> Result<()> {
+pub fn run_all(step: Step, hooks: &[Hook], state: impl FnOnce() -> Vec<u8>, deadline: Deadline) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = state();
     for (index, hook) in hooks.iter().enumerate() {
-        run(hook, state, deadline)
+        run(hook, &state, deadline)
             .during(|| format!("error running {step} hook #{index}: {:?}", hook.path()))
             .at(step)?;
     }
-    if !hooks.is_empty() {
-        timing::lap(step);
-    }
+    timing::lap(step);
     Ok(())
 }
 
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_hook_reads_the_state_and_a_failing_one_is_quoted_with_its_place() {
-        let state = br#"{"id":"web"}"#;
+        let state = || br#"{"id":"web"}"#.to_vec();
         run_all(Step::Prestart, &[shell("grep -q '\"id\":\"web\"'", None)], state, NEVER).unwrap();
         let hooks = [shell("true", None), shell("cat; echo bad luck >&2; exit 3", None), shell("exit 4", None)];
         let error = run_all(Step::CreateRuntime, &hooks, state, NEVER).unwrap_err();
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn a_hook_that_is_not_there_is_named() {
         let hook = HookBuilder::default().path("/does/not/exist").build().unwrap();
-        let error = run_all(Step::Poststop, &[hook], b"{}", NEVER).unwrap_err().to_string();
+        let error = run_all(Step::Poststop, &[hook], || b"{}".to_vec(), NEVER).unwrap_err().to_string();
         assert!(error.contains("/does/not/exist") && error.ends_with("(ENOENT)"), "{error}");
     }
 }

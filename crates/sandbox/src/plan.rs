@@ -7,6 +7,7 @@ pub mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use oci_spec::runtime::{Hook, LinuxDevice, LinuxIdMapping, LinuxIntelRdt, LinuxNamespaceType, LinuxResources, Spec};
 use serde::Serialize;
@@ -130,24 +131,32 @@ impl HookPlan {
     }
 }
 
-/// The state that a hook reads on its standard input: that of the specification, without additions.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a hook is told of the container at any moment.
+#[derive(Debug, Clone)]
 pub struct HookState {
     /// `ociVersion` of the configuration.
     pub oci_version: String,
     /// The container's name.
     pub id: String,
-    /// Set for each moment.
-    pub status: Status,
-    /// As the hook's own pid namespace sees it; 0 and left out when stopped.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub pid: i32,
     /// The bundle directory.
     pub bundle: PathBuf,
-    /// The annotations of the configuration.
+    /// The annotations of the configuration. They may be megabytes, and are the record's too.
+    pub annotations: Arc<BTreeMap<String, String>>,
+}
+
+/// What it is told at one: the state of the specification, without additions.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookStateAt<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: Status,
+    /// As the hook's own pid namespace sees it; 0 and left out when stopped.
+    #[serde(skip_serializing_if = "is_zero")]
+    pid: i32,
+    bundle: &'a Path,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
+    annotations: &'a BTreeMap<String, String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
@@ -158,17 +167,24 @@ fn is_zero(pid: &i32) -> bool {
 impl HookState {
     /// The JSON for a hook.
     pub fn json(&self, status: Status, pid: i32) -> Vec<u8> {
-        let state = Self { status, pid, ..self.clone() };
-        serde_json::to_vec(&state).unwrap_or_default()
+        serde_json::to_vec(&self.at(status, pid)).unwrap_or_default()
+    }
+
+    /// With what is true for the moment.
+    pub fn at(&self, status: Status, pid: i32) -> HookStateAt<'_> {
+        let Self { oci_version, id, bundle, annotations } = self;
+        HookStateAt { oci_version, id, status, pid, bundle, annotations }
     }
 }
 
 impl Plan {
-    /// Works out what `create` will do.
+    /// Works out what `create` will do. The annotations, which may be megabytes, are taken out of the configuration.
     ///
     /// # Errors
     /// A field that cannot be honoured, by name.
-    pub fn new(id: &str, bundle: &Bundle, options: &CreateOptions) -> Result<Self> {
+    pub fn new(id: &str, bundle: &mut Bundle, options: &CreateOptions) -> Result<Self> {
+        // In a fixed order.
+        let annotations = bundle.spec.annotations_mut().take().into_iter().flatten().collect();
         let spec = &bundle.spec;
         let process = spec.process().as_ref().ok_or_else(|| Error::Refused("process: required".into()))?;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::Refused("linux: required".into()))?;
@@ -212,10 +228,8 @@ impl Plan {
             hook_state: HookState {
                 oci_version: spec.version().clone(),
                 id: id.to_owned(),
-                status: Status::Creating,
-                pid: 0,
                 bundle: bundle.dir.clone(),
-                annotations: annotations(spec),
+                annotations: Arc::new(annotations),
             },
             no_pivot: options.no_pivot,
             keyring: (!options.no_new_keyring).then(|| format!("_ses.{id}")),
@@ -285,11 +299,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The annotations in a fixed order.
-pub fn annotations(spec: &Spec) -> BTreeMap<String, String> {
-    spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// time_namespaces(7): one line per clock, `<clock> <seconds> <nanoseconds>`.

@@ -25,6 +25,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -61,7 +62,7 @@ pub struct Record {
     /// When it was created, RFC 3339 with nanoseconds, UTC.
     pub created: String,
     /// The annotations of the configuration.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Arc<BTreeMap<String, String>>,
     /// Where its cgroup is.
     pub cgroup: cgroup::Location,
     /// Its own directories in resctrl, in the order in which to remove them.

@@ -168,8 +168,8 @@ fn plan(text: &str) -> Option<String> {
         return Some(format!("{}: {}", finding.pointer.escape_debug(), finding.cause));
     }
     let config = text.as_bytes().to_vec();
-    let bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec, config };
-    let plan = match Plan::new("id", &bundle, &CreateOptions::default()) {
+    let mut bundle = Bundle { dir: "/bundle".into(), rootfs: "/bundle/rootfs".into(), spec, config };
+    let plan = match Plan::new("id", &mut bundle, &CreateOptions::default()) {
         Ok(plan) => plan,
         Err(error) => return Some(error.to_string()),
     };

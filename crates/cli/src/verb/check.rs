@@ -36,7 +36,7 @@ pub(super) fn write(global: &Global, check: &Check) -> Result<u8, Cause> {
     let dir = check.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut examined = examine::bundle(&dir).map_err(|error| error.to_string())?;
     let actions = match examined.bundle.take() {
-        Some(bundle) => match actions(global, wanted, &bundle) {
+        Some(mut bundle) => match actions(global, wanted, &mut bundle) {
             Ok((actions, ignored)) => {
                 for (field, cause) in ignored {
                     examined.warn(&pointer(field), &cause);
@@ -83,9 +83,10 @@ type Ignored = Vec<(&'static str, String)>;
 fn actions(
     global: &Global,
     wanted: Option<cgroup_outline::Version>,
-    bundle: &Bundle,
+    bundle: &mut Bundle,
 ) -> Result<(Vec<Action>, Ignored), Refusal> {
-    let plan = Plan::new(ID, bundle, &CreateOptions { bundle: bundle.dir.clone(), ..CreateOptions::default() })?;
+    let options = CreateOptions { bundle: bundle.dir.clone(), ..CreateOptions::default() };
+    let plan = Plan::new(ID, bundle, &options)?;
     let location = location(global, wanted, bundle, &plan)?;
     let ignored = cgroup_outline::version(&location).map(|version| {
         let cause = format!("ignored: cgroup {version} has nothing that does this");

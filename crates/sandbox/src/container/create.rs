@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use nix::unistd::{Pid, geteuid};
@@ -108,11 +109,11 @@ impl Runtime {
         let init = ready.init;
         // A start that fails leaves no process.
         let begun = ready.start().and_then(|()| {
-            let state = plan.hook_state.json(Status::Running, init.as_raw());
+            let state = || plan.hook_state.json(Status::Running, init.as_raw());
             terminal
                 .map(|socket| console::receive(&socket))
                 .transpose()
-                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, &state, deadline).map(|()| ptmx))
+                .and_then(|ptmx| hook::run_all(Step::Poststart, &plan.hooks.poststart, state, deadline).map(|()| ptmx))
                 .inspect_err(|_| end_child(init))
         });
         let ptmx = match begun {
@@ -153,11 +154,11 @@ impl Runtime {
 
     /// What the bundle describes, and what is to be done for it.
     pub(super) fn plan(&self, id: &str, options: &CreateOptions) -> Result<(Bundle, Plan)> {
-        let bundle = match &options.config {
+        let mut bundle = match &options.config {
             Some(config) => Bundle::load_config(&options.bundle, config),
             None => Bundle::load(&options.bundle),
         }?;
-        let plan = Plan::new(id, &bundle, options)?;
+        let plan = Plan::new(id, &mut bundle, options)?;
         if !geteuid().is_root() {
             plan.check_for_user()?;
         }
@@ -201,10 +202,11 @@ impl Runtime {
 
         let locked = self.store().claim(id).at(Step::Claim)?;
         let (first, late) = split_late(&plan.resources);
-        let cgroup = match cgroup::prepare(&location, id, &first, &plan.hook_state.annotations).at(Step::MakeCgroup) {
-            Ok(cgroup) => cgroup,
-            Err(error) => return Err(give_up(locked, error)),
-        };
+        let cgroup =
+            match cgroup::prepare(&location, id, &first, plan.hook_state.annotations.as_ref()).at(Step::MakeCgroup) {
+                Ok(cgroup) => cgroup,
+                Err(error) => return Err(give_up(locked, error)),
+            };
         let record = match record(id, bundle, plan, location, resctrl).at(Step::AttachRoot) {
             Ok(record) => record,
             Err(error) => return Err(give_up(locked, error)),
@@ -371,7 +373,7 @@ fn record(id: &str, bundle: &Bundle, plan: &Plan, cgroup: cgroup::Location, resc
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
-        annotations: plan.hook_state.annotations.clone(),
+        annotations: Arc::clone(&plan.hook_state.annotations),
         cgroup,
         resctrl,
         callers_root: shares_mounts.then(|| CallersRoot::of(&plan.rootfs)).transpose()?,

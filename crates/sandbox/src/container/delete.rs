@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -126,10 +127,9 @@ pub(super) fn remove(
     detach_root(record).at(Step::Remove)?;
     locked.remove().at(Step::Remove)?;
     timing::lap(Step::Remove);
-    let state = hook_state(record);
+    let state = || hook_state(record).json(Status::Stopped, 0);
     for hook in poststop {
-        let state = state.json(Status::Stopped, 0);
-        if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), &state, deadline) {
+        if let Err(error) = hook::run_all(Step::Poststop, std::slice::from_ref(hook), state, deadline) {
             tracing::warn!("{error}");
         }
     }
@@ -182,9 +182,7 @@ pub(super) fn hook_state(record: &Record) -> HookState {
     HookState {
         oci_version: record.oci_version.clone(),
         id: record.id.clone(),
-        status: Status::Stopped,
-        pid: 0,
         bundle: record.bundle.clone(),
-        annotations: record.annotations.clone(),
+        annotations: Arc::clone(&record.annotations),
     }
 }

@@ -1,5 +1,7 @@
 //! `state`, `list`, `ps`.
 
+use std::sync::Arc;
+
 use super::{Runtime, State, Status};
 use crate::cgroup::{self, Cgroup, Freezer};
 use crate::init::fifo;
@@ -98,7 +100,7 @@ fn describe(record: Record, status: Status, pid: i32) -> State {
         bundle: record.bundle,
         rootfs: record.rootfs,
         created: record.created,
-        annotations: record.annotations,
+        annotations: Arc::unwrap_or_clone(record.annotations),
         owner: String::new(),
     }
 }

@@ -289,9 +289,9 @@ impl Restore<'_> {
         match (notice.script.as_str(), notice.fd) {
             ("orphan-pts-master", Some(ptmx)) => terminal.take(ptmx).at(Step::Console),
             ("setup-namespaces", _) => {
-                let state = self.plan.hook_state.json(Status::Creating, notice.pid);
-                hook::run_all(Step::Prestart, &self.plan.hooks.prestart, &state, self.deadline)?;
-                hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, &state, self.deadline)
+                let state = || self.plan.hook_state.json(Status::Creating, notice.pid);
+                hook::run_all(Step::Prestart, &self.plan.hooks.prestart, state, self.deadline)?;
+                hook::run_all(Step::CreateRuntime, &self.plan.hooks.create_runtime, state, self.deadline)
             }
             // Everything is back and nothing runs yet.
             ("post-restore", _) => {

@@ -43,9 +43,9 @@ impl Runtime {
         let init = locked.init()?.ok_or(Error::NotRunning)?;
         if record.hooks.poststart {
             let spec = locked.spec()?;
-            let state = delete::hook_state(&record).json(Status::Running, init.pid.as_raw());
+            let state = || delete::hook_state(&record).json(Status::Running, init.pid.as_raw());
             // "Generate an error, stop the container": the error is the hook's.
-            hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, &state, deadline)
+            hook::run_all(Step::Poststart, &HookPlan::new(&spec).poststart, state, deadline)
                 .inspect_err(|_| stop(init))?;
         }
         // Others may look at it, stop it, delete it, while we wait.

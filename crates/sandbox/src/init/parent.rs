@@ -223,11 +223,12 @@ impl Build<'_> {
 
     fn run_hooks(&mut self) -> Result<()> {
         let plan = self.asked.plan()?;
-        let state = plan.hook_state.json(Status::Creating, self.init()?.as_raw());
+        let init = self.init()?.as_raw();
+        let state = || plan.hook_state.json(Status::Creating, init);
         let deadline = self.asked.deadline;
         timing::lap(Step::AwaitInit);
-        hook::run_all(Step::Prestart, &plan.hooks.prestart, &state, deadline)?;
-        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, &state, deadline)
+        hook::run_all(Step::Prestart, &plan.hooks.prestart, state, deadline)?;
+        hook::run_all(Step::CreateRuntime, &plan.hooks.create_runtime, state, deadline)
     }
 
     /// The error for stages that take too long: which processes they are, with what they have executed.

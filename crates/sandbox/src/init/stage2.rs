@@ -149,7 +149,7 @@ fn run_hooks_before_pivot(plan: &Plan, cgroup: &crate::cgroup::Location, root: &
         hook::run_all(
             Step::CreateContainer,
             &plan.hooks.create_container,
-            &plan.hook_state.json(Status::Creating, own),
+            || plan.hook_state.json(Status::Creating, own),
             // The parent has one, and knows us by our pids on the host.
             Deadline::NEVER,
         )?;
@@ -216,11 +216,8 @@ fn seal_root(plan: &Plan, null: Option<OwnedFd>) -> Result<()> {
 /// From the word to start to the program. Returns only on failure.
 fn launch(plan: &Plan, prepared: &Prepared) -> Result<Infallible> {
     prepared.await_start().at(Step::AwaitStart)?;
-    if !plan.hooks.start_container.is_empty() {
-        let own = nix::unistd::getpid().as_raw();
-        let state = plan.hook_state.json(Status::Created, own);
-        // `start` has one, or `run`.
-        hook::run_all(Step::StartContainer, &plan.hooks.start_container, &state, Deadline::NEVER)?;
-    }
+    let state = || plan.hook_state.json(Status::Created, nix::unistd::getpid().as_raw());
+    // `start` has one, or `run`.
+    hook::run_all(Step::StartContainer, &plan.hooks.start_container, state, Deadline::NEVER)?;
     Err(prepared.execute(&plan.process)).at(Step::Exec)
 }

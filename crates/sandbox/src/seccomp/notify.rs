@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::container::Status;
 use crate::deadline::Deadline;
 use crate::error::{CallContext, Context};
-use crate::plan::HookState;
+use crate::plan::{HookState, HookStateAt};
 use crate::sys::pidfd::pidfd_open;
 use crate::{Result, peer, sys};
 
@@ -69,7 +69,7 @@ struct ContainerProcessState<'a> {
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
-    state: HookState,
+    state: HookStateAt<'a>,
 }
 
 impl Listener<'_> {
@@ -95,7 +95,7 @@ impl Listener<'_> {
             fds: [FD_NAME],
             pid: process.as_raw(),
             metadata: self.metadata,
-            state: HookState { status: self.status, pid, ..self.state.clone() },
+            state: self.state.at(self.status, pid),
         }
     }
 }
