@@ -79,11 +79,11 @@ fn ghsa_5g49_rx9x_qfc6_a_cgroups_path_with_dots_stays_below_the_cgroup_root() {
         }
     }
     // crun makes this one on the way out of it, and leaves it.
-    let up = format!("{}-up", runtime.tag());
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-        let _only_with_crun = fs::remove_dir(hierarchy.unwrap().path().join(&up));
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let _only_with_crun = fs::remove_dir(hierarchy.join(format!("{}-up", runtime.tag())));
     }
-    let _only_with_crun = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&up));
 }
 
 /// The same family: `exec --cgroup` leads out of the container's cgroup.
